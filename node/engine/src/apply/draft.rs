@@ -1,0 +1,129 @@
+//! [`Draft`]: the changes of one record while they are made. Reads see the draft over the state
+//! before it; every change of an entry that counts moves the digest along.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use unisondb_store::Direction;
+use unisondb_types::{Lsn, Stamp};
+
+use crate::Error;
+use crate::engine::Shared;
+use crate::state::entry::{self, Entry};
+use crate::state::position::Position;
+use crate::state::table::Table;
+use crate::state::view::{self, View};
+
+/// Changed entries, by key.
+pub(super) type Changed = BTreeMap<Bytes, Option<Bytes>>;
+
+/// The changes of one record.
+pub(super) struct Draft<'a> {
+    shared: &'a Shared,
+    position: &'a mut Position,
+    changed: Changed,
+    /// The record's position.
+    pub(super) lsn: Lsn,
+    /// The record's stamp.
+    pub(super) stamp: Stamp,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(
+        shared: &'a Shared,
+        position: &'a mut Position,
+        lsn: Lsn,
+        stamp: Stamp,
+    ) -> Draft<'a> {
+        Draft {
+            shared,
+            position,
+            changed: Changed::new(),
+            lsn,
+            stamp,
+        }
+    }
+
+    pub(super) fn position(&mut self) -> &mut Position {
+        self.position
+    }
+
+    pub(super) fn into_changes(self) -> Changed {
+        self.changed
+    }
+
+    /// The entry as it is now, checked.
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Entry<Bytes>>, Error> {
+        let bytes = match self.changed.get(key) {
+            Some(changed) => changed.clone(),
+            None => view::get(&self.shared.memtable, &self.shared.store, key)?,
+        };
+        bytes.map(|b| entry::open_shared(key, &b)).transpose()
+    }
+
+    /// Sets an entry. Whether it was there before is known, and told, only of tables in the
+    /// digest: the others are written without a look.
+    pub(super) fn put(&mut self, key: Bytes, payload: &[u8]) -> Result<bool, Error> {
+        let mut was_there = false;
+        let (hash, bytes) = entry::encode(&key, self.lsn, payload);
+        if counts(&key) {
+            if let Some(old) = self.get(&key)? {
+                self.position.digest.remove(&old.hash);
+                was_there = true;
+            }
+            self.position.digest.add(&hash);
+        }
+        self.changed.insert(key, Some(bytes));
+        Ok(was_there)
+    }
+
+    /// Removes an entry; says whether it was there (of tables in the digest).
+    pub(super) fn remove(&mut self, key: Bytes) -> Result<bool, Error> {
+        let mut was_there = false;
+        if counts(&key) {
+            match self.get(&key)? {
+                None => return Ok(false),
+                Some(old) => self.position.digest.remove(&old.hash),
+            }
+            was_there = true;
+        }
+        self.changed.insert(key, None);
+        Ok(was_there)
+    }
+
+    /// Entries from `from` (included) to `to` (not), unchecked, in order.
+    pub(super) fn range(&self, from: &[u8], to: &[u8]) -> Result<Vec<(Bytes, Bytes)>, Error> {
+        let view = View::now(&self.shared.memtable, &self.shared.store)?;
+        let mut found = BTreeMap::new();
+        for item in view.range(from, to, Direction::Forward) {
+            let (key, value) = item?;
+            found.insert(key, value);
+        }
+        for (key, value) in self.changed.range::<[u8], _>((
+            std::ops::Bound::Included(from),
+            std::ops::Bound::Excluded(to),
+        )) {
+            match value {
+                Some(v) => found.insert(key.clone(), v.clone()),
+                None => found.remove(key),
+            };
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    /// The first key from `from` (included) to `to` (not).
+    pub(super) fn first(&self, from: &[u8], to: &[u8]) -> Result<Option<Bytes>, Error> {
+        let view = View::now(&self.shared.memtable, &self.shared.store)?;
+        for item in view.range(from, to, Direction::Forward) {
+            let (key, _) = item?;
+            if !matches!(self.changed.get(&key), Some(None)) {
+                return Ok(Some(key));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn counts(key: &[u8]) -> bool {
+    Table::of(key).is_some_and(Table::in_digest)
+}

@@ -1,0 +1,178 @@
+//! [`Applier`]: the one place that changes state.
+//!
+//! Each committed record, in order, becomes a set of changed entries, a new digest and an
+//! [`Outcome`]; readers see all of a record or nothing (P2). What applying looks at: the record and
+//! the state before it. Not at a clock, at chance or at configuration; so every machine that
+//! applies the same records has the same digest (P7).
+//!
+//! | record | effect |
+//! | --- | --- |
+//! | `Lineage` | the history is this one from here on; what was open is aborted |
+//! | `User` | [`actions`]: writes and transactions, once per idempotency key |
+//! | `Seal` | nothing here: the log has ended its segment |
+//! | `Check` | compared with what this state had at that segment's end; then the segment is sealed |
+//!
+//! A failure (damage, LMDB, a digest that differs) stops the namespace; it is never stepped over.
+
+mod actions;
+mod draft;
+mod segments;
+mod transactions;
+
+use std::sync::Arc;
+
+use unisondb_types::{Command, Kind, LineageRecord, Lsn, Outcome, Record};
+use unisondb_wal::Entry;
+
+use crate::Error;
+use crate::engine::Shared;
+use crate::state::position::Position;
+use crate::state::table::{self, Table};
+use draft::Draft;
+
+/// Applies committed records in order. There is one per namespace, owned by its writer.
+pub struct Applier {
+    shared: Arc<Shared>,
+    position: Position,
+    history: Arc<LineageRecord>,
+}
+
+impl Applier {
+    /// Goes on where the state stands.
+    pub(crate) fn new(shared: Arc<Shared>) -> Applier {
+        let (position, history) = {
+            let m = shared.memtable.read();
+            (m.position.clone(), m.history.clone())
+        };
+        Applier {
+            shared,
+            position,
+            history,
+        }
+    }
+
+    /// The last record applied.
+    pub fn applied(&self) -> Lsn {
+        self.position.lsn
+    }
+
+    /// Applies the next record. Gives the LSN to answer with (for a repeated idempotency key, that
+    /// of the first use) and the outcome; records that no client waits for give `Written` of 0.
+    ///
+    /// # Errors
+    /// Any [`Error`] stops the namespace: the state stays as it was before this record, and no
+    /// further record is applied until the process restarts.
+    pub fn apply(&mut self, entry: &Entry) -> Result<(Lsn, Outcome), Error> {
+        if let Some(reason) = self.shared.stopped() {
+            return Err(Error::Stopped(reason));
+        }
+        let result = self.apply_next(entry);
+        if let Err(e) = &result {
+            self.shared
+                .stop(&format!("record {}: {e}", entry.record.lsn));
+        }
+        result
+    }
+
+    fn apply_next(&mut self, entry: &Entry) -> Result<(Lsn, Outcome), Error> {
+        let record = &entry.record;
+        assert_eq!(
+            record.lsn,
+            self.position.lsn.next(),
+            "records are applied in order: {} after {}",
+            record.lsn,
+            self.position.lsn
+        );
+        if entry.segment != self.position.segment {
+            self.close_segment_before(entry)?;
+        }
+        let mut position = Position {
+            lsn: record.lsn,
+            term: record.term,
+            stamp: record.stamp,
+            crc: entry.crc,
+            segment: entry.segment,
+            offset: entry.end,
+            segment_ended: false,
+            ..self.position.clone()
+        };
+        let command = record.command().map_err(|e| Error::Damaged {
+            what: format!("record {}", record.lsn),
+            why: e.to_string(),
+        })?;
+        let mut history = self.history.clone();
+        let mut draft = Draft::new(&self.shared, &mut position, record.lsn, record.stamp);
+        let (lsn, outcome) = match command {
+            Command::Lineage(lineage) => {
+                draft.begin_lineage(&lineage)?;
+                history = Arc::new(*lineage);
+                (record.lsn, Outcome::Written { processed: 0 })
+            }
+            Command::User {
+                idempotency,
+                action,
+            } => draft.user(idempotency, action)?,
+            Command::Check(check) => {
+                draft.check(&check)?;
+                (record.lsn, Outcome::Written { processed: 0 })
+            }
+            Command::Seal(_) | Command::Blank | Command::Membership(_) => {
+                (record.lsn, Outcome::Written { processed: 0 })
+            }
+        };
+        let changes = draft.into_changes();
+        self.publish(changes, position, history);
+        self.after(record)?;
+        Ok((lsn, outcome))
+    }
+
+    /// Makes a record's changes visible, all at once.
+    fn publish(
+        &mut self,
+        changes: draft::Changed,
+        position: Position,
+        history: Arc<LineageRecord>,
+    ) {
+        self.position = position;
+        self.history = history;
+        let bytes = {
+            let mut m = self.shared.memtable.write();
+            m.take(changes, self.position.clone());
+            m.history = self.history.clone();
+            m.active_bytes
+        };
+        self.shared.applied.send_replace(self.position.lsn);
+        if bytes >= self.shared.flush_bytes {
+            self.shared.flush_wanted.notify_one();
+        }
+    }
+
+    /// What follows once a record is applied: the log's part of it.
+    fn after(&mut self, record: &Record) -> Result<(), Error> {
+        match record.kind {
+            // A `Seal` that named the active segment has ended it: take its sum now, not when
+            // (and if) the next record comes.
+            Kind::Seal => self.close_if_ended(),
+            Kind::Check => self.seal_checked(record),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Draft<'_> {
+    fn begin_lineage(&mut self, lineage: &LineageRecord) -> Result<(), Error> {
+        let (from, to) = Table::Tx.bounds();
+        for (key, _) in self.range(&from, &to)? {
+            let id = table::tx_id(&key).ok_or_else(|| Error::Damaged {
+                what: "an open transaction".to_owned(),
+                why: "its key is too short".to_owned(),
+            })?;
+            self.abort_for_lineage(&id)?;
+        }
+        let p = self.position();
+        p.lineage = lineage.lineage;
+        p.cluster = lineage.cluster;
+        p.namespace = lineage.namespace.clone();
+        Ok(())
+    }
+}

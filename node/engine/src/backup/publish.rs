@@ -1,0 +1,215 @@
+//! Publishing (P9): under a final name there is only ever a whole, synced file. [`Draft`] is a file
+//! in the making, under its name and `.tmp`; [`Targets`] lets one call at a time work on a target.
+//!
+//! A draft that is dropped is removed. One that a dead process left is removed by the next call on
+//! the target: the temporary name is fixed, and the target is ours alone while we work on it. A file
+//! whose sync failed is thrown away, never tried again (P14).
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+use sha2::{Digest as _, Sha256};
+use unisondb_platform::{Access, File, FileExt};
+use unisondb_types::Sha256Sum;
+
+use super::BackupError;
+use super::root::{Folder, failed};
+
+/// What ends the name of a file in the making.
+pub(super) const TMP: &str = ".tmp";
+/// What ends the name of a file's checksum file.
+pub(super) const SHA256: &str = ".sha256";
+/// Backups leave this much of a volume to the log that may lie on it too, in bytes...
+const SPARE_BYTES: u64 = 64 << 20;
+/// ...or this part of it, if that is less: a small volume of their own is theirs to fill.
+const SPARE_PART: u64 = 50;
+/// How often a draft looks at the room left, in bytes written.
+const LOOK_BYTES: u64 = 8 << 20;
+/// Bytes of a file that are read at once.
+const BLOCK_BYTES: usize = 1 << 20;
+
+/// A file in the making.
+pub(super) struct Draft<'f> {
+    folder: &'f Folder,
+    name: String,
+    file: Arc<dyn File>,
+    len: u64,
+    /// Written since the room left was last looked at.
+    unlooked: u64,
+    /// Whether the temporary name is ours no more.
+    settled: bool,
+}
+
+impl<'f> Draft<'f> {
+    /// Begins the file `name` in `folder`. A leftover of the temporary name is removed.
+    pub(super) fn begin(folder: &'f Folder, name: &str) -> Result<Draft<'f>, BackupError> {
+        let tmp = format!("{name}{TMP}");
+        room(folder)?;
+        folder.remove(&tmp)?;
+        let file = folder
+            .disk
+            .open(&folder.path(&tmp), Access::CreateNew)
+            .map_err(|e| folder.refused(&tmp, e))?;
+        Ok(Draft {
+            folder,
+            name: name.to_owned(),
+            file,
+            len: 0,
+            unlooked: 0,
+            settled: false,
+        })
+    }
+
+    /// Adds bytes at the end.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), BackupError> {
+        self.unlooked += bytes.len() as u64;
+        if self.unlooked >= LOOK_BYTES {
+            self.unlooked = 0;
+            room(self.folder)?;
+        }
+        self.file
+            .write_all_at(bytes, self.len)
+            .map_err(|e| self.failed(e))?;
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Length so far, in bytes.
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// The file, for reading back.
+    pub(super) fn file(&self) -> &Arc<dyn File> {
+        &self.file
+    }
+
+    /// Syncs it.
+    pub(super) fn sync(&self) -> Result<(), BackupError> {
+        self.file.sync().map_err(|e| self.failed(e))
+    }
+
+    /// Gives it its name, replacing a file that has it. Synced by the caller before
+    /// ([`sync`](Draft::sync)), and the folder after.
+    fn publish(mut self) -> Result<(), BackupError> {
+        let tmp = self.folder.path(&format!("{}{TMP}", self.name));
+        let renamed = self.folder.disk.rename(&tmp, &self.folder.path(&self.name));
+        renamed.map_err(|e| self.folder.refused(&self.name, e))?;
+        self.settled = true;
+        Ok(())
+    }
+
+    /// The same, with `NAME.sha256` beside it, as `sha256sum -c` in that folder reads it.
+    pub(super) fn publish_with_sum(self, sha256: &Sha256Sum) -> Result<(), BackupError> {
+        let (folder, name) = (self.folder, self.name.clone());
+        let sum_name = format!("{name}{SHA256}");
+        let mut sum = Draft::begin(folder, &sum_name)?;
+        sum.write(format!("{sha256}  {name}\n").as_bytes())?;
+        sum.sync()?;
+        // All that takes room is done. A crash from here on leaves no checksum rather than that of
+        // another file.
+        folder.remove(&sum_name)?;
+        self.publish()?;
+        sum.publish()
+    }
+
+    /// Takes its name away and keeps it open: it is there for as long as it is read, and gone
+    /// whatever becomes of this process.
+    pub(super) fn unnamed(mut self) -> Result<Arc<dyn File>, BackupError> {
+        self.folder.remove(&format!("{}{TMP}", self.name))?;
+        self.settled = true;
+        Ok(self.file.clone())
+    }
+
+    fn failed(&self, e: io::Error) -> BackupError {
+        failed(&self.folder.shown(&format!("{}{TMP}", self.name)), e)
+    }
+}
+
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        if !self.settled
+            && let Err(e) = self.folder.remove(&format!("{}{TMP}", self.name))
+        {
+            // The next call on the target tries again.
+            tracing::debug!(error = %e, "a temporary file stays");
+        }
+    }
+}
+
+/// Whether a backup may write on: backups give up first, so that the log and LMDB still can.
+fn room(folder: &Folder) -> Result<(), BackupError> {
+    // A system that cannot tell will say when it is full.
+    let Ok(space) = folder.space() else {
+        return Ok(());
+    };
+    if space.available < SPARE_BYTES.min(space.total / SPARE_PART) {
+        return Err(BackupError::NoSpace);
+    }
+    Ok(())
+}
+
+/// SHA-256 of a file that is there.
+pub(super) fn read_sum(folder: &Folder, name: &str) -> Result<Sha256Sum, BackupError> {
+    let read = || {
+        let file = folder.disk.open(&folder.path(name), Access::Read)?;
+        let mut sum = Sha256::new();
+        let mut block = vec![0; BLOCK_BYTES];
+        let mut at = 0;
+        loop {
+            match file.read_at(&mut block, at) {
+                Ok(0) => break,
+                Ok(n) => {
+                    sum.update(&block[..n]);
+                    at += n as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(Sha256Sum::from_bytes(sum.finalize().into()))
+    };
+    read().map_err(|e| failed(&folder.shown(name), e))
+}
+
+/// What calls are at work on.
+#[derive(Default)]
+pub(super) struct Targets {
+    busy: Mutex<BTreeSet<PathBuf>>,
+    freed: Condvar,
+}
+
+impl Targets {
+    /// Waits until nobody else works on `target`.
+    pub(super) fn enter(&self, target: PathBuf) -> Target<'_> {
+        let mut busy = self.busy.lock();
+        while busy.contains(&target) {
+            self.freed.wait(&mut busy);
+        }
+        busy.insert(target.clone());
+        drop(busy);
+        Target {
+            targets: self,
+            target,
+        }
+    }
+}
+
+/// The sole right to work on a target.
+pub(super) struct Target<'t> {
+    targets: &'t Targets,
+    target: PathBuf,
+}
+
+impl Drop for Target<'_> {
+    fn drop(&mut self) {
+        self.targets.busy.lock().remove(&self.target);
+        self.targets.freed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests;

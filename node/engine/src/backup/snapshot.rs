@@ -1,0 +1,303 @@
+//! Snapshots: an image of the store that says what it is and proves that it is whole (D15).
+//!
+//! ```text
+//! hold the flusher ─ flush ─ image begins ─ release        no commit lies between flush and image
+//!                                 └─ blocks ─ sha256 + NAME.tmp ─ trailer ─ sync ─ rename
+//! ```
+//!
+//! What the trailer says is read back from the image itself, never from the engine: the engine has
+//! gone on meanwhile.
+
+use std::io;
+use std::ops::Bound;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+use unisondb_platform::{File, FileExt};
+use unisondb_store::image::Image;
+use unisondb_store::{Direction, Source, Trailer, View};
+use unisondb_types::{Lsn, SegmentId, Sha256Sum};
+
+use super::publish::Draft;
+use super::root::{Asked, Folder, Missing, failed};
+use super::{BackupError, BackupKind, SnapshotBackup};
+use crate::engine::decode;
+use crate::state::entry;
+use crate::state::position::{self, Position};
+use crate::state::table::{self, Table};
+use crate::{Engine, Error};
+
+/// Name of the file that a snapshot is made in when it is not to stay. It never becomes another's:
+/// requests cannot choose names that end in `.tmp`.
+const PASSING: &str = ".snapshot";
+/// Bytes that are handed on at once.
+const BLOCK_BYTES: usize = 1 << 20;
+
+/// A snapshot without a name, readable for as long as this is kept.
+pub struct SnapshotFile {
+    /// What it is. The path is empty.
+    pub about: SnapshotBackup,
+    file: Arc<dyn File>,
+}
+
+impl SnapshotFile {
+    /// Fills `buf` from `offset`.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` past its end; EIO.
+    pub fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(buf, offset)
+    }
+}
+
+impl Engine {
+    /// Makes a snapshot that holds every record up to `through`, at `path` below the backup root,
+    /// replacing one of that name. Blocks.
+    ///
+    /// # Errors
+    /// [`BackupError`]; a snapshot that had the name before is untouched.
+    pub fn backup_snapshot(&self, path: &str, through: Lsn) -> Result<SnapshotBackup, BackupError> {
+        let (asked, name) = Asked::file(path)?;
+        let shared = &self.0;
+        shared.backup.count(
+            BackupKind::Btree,
+            || {
+                let _target = shared.backup.targets.enter(asked.place().join(&name));
+                let reach = |m| Folder::reach(&shared.platform.disk, &shared.backups, &asked, m);
+                // Before anything is made: the path may lead through a link, or to a folder.
+                if let Some(folder) = reach(Missing::Leave)? {
+                    folder.has_file(&name, "a snapshot")?;
+                }
+                let folder = reach(Missing::Make)?.expect("what is missing was made");
+                folder.has_file(&name, "a snapshot")?;
+                let (draft, mut about) = self.draft(&folder, &name, through)?;
+                draft.publish_with_sum(&about.sha256)?;
+                folder.sync()?;
+                about.path = shared.backups.join(path);
+                Ok(about)
+            },
+            |about| about.bytes,
+        )
+    }
+
+    /// Makes a snapshot that holds every record up to `through` and gives it out without leaving
+    /// it anywhere: it lies, nameless, on the volume of the backup root, and is gone with the last
+    /// handle. Blocks.
+    ///
+    /// # Errors
+    /// [`BackupError`].
+    pub fn snapshot_file(&self, through: Lsn) -> Result<SnapshotFile, BackupError> {
+        let shared = &self.0;
+        let asked = Asked::folder(".")?;
+        // Only while it is being made: the nameless files of several requests lie side by side.
+        let _target = shared.backup.targets.enter(PathBuf::from(PASSING));
+        let folder = Folder::reach(
+            &shared.platform.disk,
+            &shared.backups,
+            &asked,
+            Missing::Make,
+        )?
+        .expect("what is missing was made");
+        let (draft, about) = self.draft(&folder, PASSING, through)?;
+        Ok(SnapshotFile {
+            about,
+            file: draft.unnamed()?,
+        })
+    }
+
+    /// Makes a snapshot that holds every record up to `through` and hands its bytes to `sink`.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// [`BackupError`]; an error of the sink is [`BackupError::Io`] with an empty path.
+    pub fn snapshot_to(
+        &self,
+        through: Lsn,
+        sink: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<SnapshotBackup, BackupError> {
+        let snapshot = self.snapshot_file(through)?;
+        let gone = |source| BackupError::Io {
+            path: PathBuf::new(),
+            source,
+        };
+        let mut block = vec![0; BLOCK_BYTES];
+        let mut at = 0;
+        while at < snapshot.about.bytes {
+            let left = snapshot.about.bytes - at;
+            let n = usize::try_from(left).map_or(BLOCK_BYTES, |left| left.min(BLOCK_BYTES));
+            snapshot.read_exact_at(&mut block[..n], at).map_err(gone)?;
+            sink(&block[..n]).map_err(gone)?;
+            at += n as u64;
+        }
+        Ok(snapshot.about)
+    }
+
+    /// A whole snapshot, trailer included, synced, not yet published.
+    fn draft<'f>(
+        &self,
+        folder: &'f Folder,
+        name: &str,
+        through: Lsn,
+    ) -> Result<(Draft<'f>, SnapshotBackup), BackupError> {
+        let mut draft = Draft::begin(folder, name)?;
+        let mut sum = Sha256::new();
+        let flushed = self.copy_image(through, &mut |block| {
+            draft.write(block)?;
+            sum.update(block);
+            Ok(())
+        })?;
+        let position = position_in(&draft, &flushed.position).map_err(|e| {
+            let e = io::Error::new(io::ErrorKind::InvalidData, e);
+            failed(&folder.shown(name), e)
+        })?;
+        let trailer = trailer(&position, draft.len(), finished(sum.clone())).encode();
+        draft.write(&trailer)?;
+        sum.update(trailer);
+        draft.sync()?;
+        let about = SnapshotBackup {
+            path: PathBuf::new(),
+            bytes: draft.len(),
+            lsn: position.lsn,
+            stamp: position.stamp,
+            lineage: position.lineage,
+            segment: position.whole_segment(flushed.last_ended),
+            digest: position.digest,
+            sha256: finished(sum),
+        };
+        Ok((draft, about))
+    }
+
+    /// Gives `sink` an image that holds every record up to `through`, and says what was flushed.
+    fn copy_image(
+        &self,
+        through: Lsn,
+        sink: &mut dyn FnMut(&[u8]) -> Result<(), BackupError>,
+    ) -> Result<Flushed, BackupError> {
+        let shared = &self.0;
+        if let Some(reason) = shared.stopped() {
+            return Err(Error::Stopped(reason).into());
+        }
+        let held = shared.flusher.hold();
+        let applied = self.flush_held(&held)?;
+        if applied < through {
+            return Err(BackupError::Behind { through, applied });
+        }
+        let flushed = Flushed::read(&shared.store.read().map_err(Error::from)?)?;
+        let mut refused = None;
+        let copied = shared.store.image(move || drop(held), &mut |block| {
+            sink(block).map_err(|e| {
+                refused = Some(e);
+                io::Error::other("the backup cannot be written")
+            })
+        });
+        match (copied, refused) {
+            // What the disk said, not what the copy made of it.
+            (_, Some(refused)) => Err(refused),
+            (Err(e), None) => Err(Error::from(e).into()),
+            (Ok(_), None) => Ok(flushed),
+        }
+    }
+}
+
+/// What the store held when an image of it was begun.
+struct Flushed {
+    position: Position,
+    /// The last segment that ended at or below that.
+    last_ended: Option<SegmentId>,
+}
+
+impl Flushed {
+    fn read(view: &View) -> Result<Flushed, Error> {
+        let key = table::meta(position::POSITION);
+        let bytes = view.get(&key)?.ok_or_else(|| Error::Damaged {
+            what: "the position".to_owned(),
+            why: "it is not there".to_owned(),
+        })?;
+        let (from, to) = Table::Segment.bounds();
+        let bounds = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
+        let last = view
+            .range(bounds.0, bounds.1, Direction::Backward)
+            .next()
+            .transpose()?;
+        Ok(Flushed {
+            position: decode(&key, entry::open(&key, bytes)?.payload)?,
+            last_ended: last.and_then(|(key, _)| table::segment_id(key)),
+        })
+    }
+}
+
+/// Where the state in an image stands, as the image itself has it.
+fn position_in(draft: &Draft<'_>, flushed: &Position) -> Result<Position, PositionError> {
+    let image = Image::open(SoFar {
+        file: draft.file(),
+        len: draft.len(),
+    })?;
+    let key = table::meta(position::POSITION);
+    let bytes = image.get(&key)?.ok_or(PositionError::None)?;
+    let found: Position = decode(&key, entry::open(&key, &bytes)?.payload)?;
+    if found == *flushed {
+        return Ok(found);
+    }
+    Err(PositionError::Other {
+        flushed: flushed.lsn,
+        found: found.lsn,
+    })
+}
+
+/// Why an image does not say where it stands.
+#[derive(Debug, thiserror::Error)]
+enum PositionError {
+    #[error("the image cannot be read back: {0}")]
+    Image(#[from] unisondb_store::image::Error),
+    #[error("the image has no position")]
+    None,
+    #[error("the image stands at record {found}, record {flushed} had been flushed")]
+    Other { flushed: Lsn, found: Lsn },
+    #[error(transparent)]
+    Damaged(#[from] Error),
+}
+
+/// What has been written of a file.
+struct SoFar<'d> {
+    file: &'d Arc<dyn File>,
+    len: u64,
+}
+
+impl Source for SoFar<'_> {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.len)
+    }
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(buf, offset)
+    }
+}
+
+fn finished(sum: Sha256) -> Sha256Sum {
+    Sha256Sum::from_bytes(sum.finalize().into())
+}
+
+fn trailer(position: &Position, image_bytes: u64, image_sum: Sha256Sum) -> Trailer {
+    let segment = position.segment;
+    Trailer {
+        image_bytes,
+        image_sum,
+        namespace: position.namespace.clone(),
+        cluster: position.cluster,
+        lineage: position.lineage,
+        lsn: position.lsn,
+        term: position.term,
+        stamp: position.stamp,
+        frame_crc: position.crc,
+        segment,
+        next_segment: if position.segment_ended {
+            segment.next()
+        } else {
+            segment
+        },
+        chain: position.chain,
+        chain_lsn: position.chain_lsn,
+        digest: position.digest,
+        format: u32::from(position.format),
+    }
+}

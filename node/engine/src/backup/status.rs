@@ -1,0 +1,258 @@
+//! [`Status`]: how backups have gone: counted while the process lives, and what an operator's alert
+//! needs, kept over restarts in `backup-status.json` beside the namespace's folders.
+//!
+//! The file is a convenience: a damaged or missing one is a warning and a start from zero, and one
+//! that cannot be written never fails a backup that was made.
+
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use unisondb_platform::{DiskExt, Platform};
+use unisondb_types::Stamp;
+
+use super::BackupError;
+
+/// Name of the file, in the namespace's folder.
+const FILE: &str = "backup-status.json";
+/// Longest that the file may be: far above what is ever written.
+const FILE_BYTES: u64 = 64 << 10;
+
+/// The kinds of backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackupKind {
+    /// Copies of sealed segments.
+    Wal,
+    /// Images of the store.
+    Btree,
+}
+
+/// How the backups of one kind have gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct KindStatus {
+    /// When the last one succeeded; kept over restarts.
+    pub last_success: Option<Stamp>,
+    /// How much the last one that copied anything copied, in bytes; kept over restarts.
+    pub last_bytes: u64,
+    /// How long that took, in microseconds, since the process started.
+    pub last_micros: u64,
+    /// Failures since the last success; kept over restarts.
+    pub consecutive_failures: u64,
+    /// Since the process started.
+    pub successes: u64,
+    /// Since the process started.
+    pub failures: u64,
+    /// Bytes copied since the process started.
+    pub bytes: u64,
+    /// Calls at work just now.
+    pub running: u64,
+}
+
+/// How backups have gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BackupStatus {
+    /// Copies of sealed segments.
+    pub wal: KindStatus,
+    /// Images of the store.
+    pub btree: KindStatus,
+    /// Whether the last WAL backup met a gap (`wal_segment_gap`).
+    pub gap: bool,
+}
+
+impl BackupStatus {
+    /// That of one kind.
+    pub fn of(&self, kind: BackupKind) -> &KindStatus {
+        match kind {
+            BackupKind::Wal => &self.wal,
+            BackupKind::Btree => &self.btree,
+        }
+    }
+
+    fn of_mut(&mut self, kind: BackupKind) -> &mut KindStatus {
+        match kind {
+            BackupKind::Wal => &mut self.wal,
+            BackupKind::Btree => &mut self.btree,
+        }
+    }
+}
+
+/// What the file holds.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Kept {
+    #[serde(default)]
+    wal: KeptKind,
+    #[serde(default)]
+    btree: KeptKind,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct KeptKind {
+    #[serde(default)]
+    last_success_micros: Option<u64>,
+    #[serde(default)]
+    last_bytes: u64,
+    #[serde(default)]
+    consecutive_failures: u64,
+}
+
+impl KeptKind {
+    fn of(kind: &KindStatus) -> KeptKind {
+        KeptKind {
+            last_success_micros: kind.last_success.map(Stamp::micros),
+            last_bytes: kind.last_bytes,
+            consecutive_failures: kind.consecutive_failures,
+        }
+    }
+
+    fn status(&self) -> KindStatus {
+        KindStatus {
+            last_success: self.last_success_micros.map(Stamp::from_micros),
+            last_bytes: self.last_bytes,
+            consecutive_failures: self.consecutive_failures,
+            ..KindStatus::default()
+        }
+    }
+}
+
+/// How one call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// It copied so many bytes; zero when there was nothing new.
+    Well(u64),
+    /// It failed.
+    Badly {
+        /// For want of segments.
+        gap: bool,
+    },
+    /// It was refused before it began: neither a success nor a failure.
+    Refused,
+}
+
+/// How backups have gone, shared by all that make them.
+pub(crate) struct Status {
+    platform: Platform,
+    path: PathBuf,
+    now: Mutex<BackupStatus>,
+    /// Held while the file is written: two calls never share its temporary name, and the file
+    /// never goes back.
+    writing: Mutex<()>,
+    pub(super) targets: super::publish::Targets,
+}
+
+impl Status {
+    /// What is known from before.
+    pub(crate) fn load(platform: &Platform, home: &Path) -> Status {
+        let path = home.join(FILE);
+        let kept = match platform.disk.read(&path, FILE_BYTES) {
+            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|e| {
+                tracing::warn!(path = %path.display(), error = %e,
+                    "the record of earlier backups is damaged; counting from zero");
+                Kept::default()
+            }),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Kept::default(),
+            Err(e) => {
+                tracing::warn!(path = %path.display(), error = %e,
+                    "the record of earlier backups cannot be read; counting from zero");
+                Kept::default()
+            }
+        };
+        let now = BackupStatus {
+            wal: kept.wal.status(),
+            btree: kept.btree.status(),
+            gap: false,
+        };
+        Status {
+            platform: platform.clone(),
+            path,
+            now: Mutex::new(now),
+            writing: Mutex::new(()),
+            targets: super::publish::Targets::default(),
+        }
+    }
+
+    /// As it is now.
+    pub(super) fn get(&self) -> BackupStatus {
+        *self.now.lock()
+    }
+
+    /// Makes a backup, and counts how that went; `bytes` says how much was copied.
+    pub(super) fn count<T>(
+        &self,
+        kind: BackupKind,
+        make: impl FnOnce() -> Result<T, BackupError>,
+        bytes: impl FnOnce(&T) -> u64,
+    ) -> Result<T, BackupError> {
+        let clock = &self.platform.clock;
+        let began = clock.monotonic();
+        self.now.lock().of_mut(kind).running += 1;
+        let made = make();
+        let took = clock.monotonic().saturating_sub(began);
+        let ended = match &made {
+            Ok(done) => Ended::Well(bytes(done)),
+            Err(BackupError::BadPath(_)) => Ended::Refused,
+            Err(e) => Ended::Badly {
+                gap: matches!(e, BackupError::Gap { .. }),
+            },
+        };
+        self.ended(
+            kind,
+            ended,
+            u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+        );
+        made
+    }
+
+    fn ended(&self, kind: BackupKind, ended: Ended, micros: u64) {
+        {
+            let mut now = self.now.lock();
+            if kind == BackupKind::Wal {
+                match ended {
+                    Ended::Well(_) => now.gap = false,
+                    Ended::Badly { gap: true } => now.gap = true,
+                    Ended::Badly { gap: false } | Ended::Refused => {}
+                }
+            }
+            let at = self.platform.clock.now();
+            let k = now.of_mut(kind);
+            k.running = k.running.saturating_sub(1);
+            match ended {
+                Ended::Refused => return,
+                Ended::Badly { .. } => {
+                    k.failures += 1;
+                    k.consecutive_failures += 1;
+                }
+                Ended::Well(bytes) => {
+                    k.successes += 1;
+                    k.consecutive_failures = 0;
+                    k.bytes += bytes;
+                    k.last_success = Some(at);
+                    if bytes > 0 {
+                        k.last_bytes = bytes;
+                        k.last_micros = micros;
+                    }
+                }
+            }
+        }
+        self.keep();
+    }
+
+    fn keep(&self) {
+        let _writing = self.writing.lock();
+        // Read under the lock: whoever writes last writes the newest.
+        let now = self.get();
+        let kept = Kept {
+            wal: KeptKind::of(&now.wal),
+            btree: KeptKind::of(&now.btree),
+        };
+        let mut bytes = serde_json::to_vec(&kept).expect("numbers always become JSON");
+        bytes.push(b'\n');
+        if let Err(e) = self.platform.disk.publish(&self.path, &bytes) {
+            tracing::warn!(path = %self.path.display(), error = %e,
+                "how this backup went could not be recorded; it is counted until the next start");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

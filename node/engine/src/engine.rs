@@ -1,0 +1,356 @@
+//! [`Engine`]: the shared handle of one open namespace. Reads are in [`crate::read`], the one
+//! place that changes state is [`crate::Applier`], LMDB is fed by [`crate::flush`].
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, watch};
+use unisondb_platform::Platform;
+use unisondb_store::{Direction, Store};
+use unisondb_types::{
+    Action, Check, ClusterId, Digest, LineageId, LineageRecord, Lsn, Namespace, SegmentId, Stamp,
+    TxId, codec, limits,
+};
+use unisondb_wal::Wal;
+
+use crate::Error;
+use crate::flush::Flusher;
+use crate::state::entry;
+use crate::state::memtable::Memtable;
+use crate::state::rows::{SegmentRow, TxRow};
+use crate::state::table::{self, Table};
+use crate::state::view::{self, View};
+
+/// One open namespace. Cheap to clone; every clone is the same namespace.
+#[derive(Clone)]
+pub struct Engine(pub(crate) Arc<Shared>);
+
+/// What the handle, the applier and the flusher share.
+pub(crate) struct Shared {
+    pub(crate) platform: Platform,
+    pub(crate) namespace: Namespace,
+    /// Where its backups go.
+    pub(crate) backups: PathBuf,
+    pub(crate) wal: Wal,
+    pub(crate) store: Store,
+    pub(crate) memtable: RwLock<Memtable>,
+    pub(crate) applied: watch::Sender<Lsn>,
+    /// The newest segment that a `Check` has confirmed here.
+    pub(crate) sealed: watch::Sender<SegmentId>,
+    pub(crate) checks: Mutex<Checks>,
+    /// Objects that somebody reads just now: their chunks are not freed.
+    pub(crate) pins: Mutex<BTreeMap<TxId, usize>>,
+    /// Size of the memtable from which on it is flushed, in bytes.
+    pub(crate) flush_bytes: usize,
+    /// How long a change may stay out of LMDB when nothing else wants a flush.
+    pub(crate) flush_interval: Duration,
+    pub(crate) flush_wanted: Notify,
+    /// Rung after every flush, whether it went well or not.
+    pub(crate) flush_done: Notify,
+    pub(crate) flusher: Flusher,
+    pub(crate) stopped: Mutex<Option<String>>,
+    pub(crate) counters: Counters,
+    pub(crate) backup: crate::backup::Status,
+}
+
+/// Counted since the process started.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) ops_received: AtomicU64,
+    pub(crate) ops_flushed: AtomicU64,
+    pub(crate) last_flush: AtomicU64,
+}
+
+/// Ended segments that the log has not confirmed yet.
+#[derive(Default)]
+pub(crate) struct Checks(BTreeMap<SegmentId, (Check, bool)>);
+
+impl Checks {
+    pub(crate) fn add(&mut self, check: Check) {
+        self.0.entry(check.segment).or_insert((check, false));
+    }
+    pub(crate) fn done(&mut self, segment: SegmentId) {
+        self.0.remove(&segment);
+    }
+    fn take(&mut self) -> Vec<Check> {
+        let fresh = self.0.values_mut().filter(|(_, taken)| !*taken);
+        fresh
+            .map(|(check, taken)| {
+                *taken = true;
+                *check
+            })
+            .collect()
+    }
+}
+
+/// Where a namespace stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Positions {
+    /// The last record in the state that readers see.
+    pub applied: Lsn,
+    /// Its stamp.
+    pub applied_stamp: Stamp,
+    /// The last record in LMDB, synced.
+    pub flushed: Lsn,
+    /// The last record fsynced in the log here.
+    pub durable: Lsn,
+    /// The last record known to be committed.
+    pub committed: Lsn,
+    /// The last record in the log, durable or not.
+    pub last: Lsn,
+    /// The segment that the applied record stands in.
+    pub segment: SegmentId,
+    /// Offset behind the applied record in its segment, in bytes.
+    pub offset: u64,
+    /// Client operations admitted since the process started.
+    pub ops_received: u64,
+    /// Records flushed to LMDB since the process started.
+    pub ops_flushed: u64,
+    /// When LMDB was last written, if it was since the process started.
+    pub last_flush: Option<Stamp>,
+    /// Records in the state, over all lineages.
+    pub records_processed: u64,
+    /// Transactions open.
+    pub open_transactions: u64,
+    /// Size of what is not yet in LMDB, in bytes, about.
+    pub memtable_bytes: u64,
+}
+
+/// Why an action is not even proposed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// A limit: 413.
+    #[error("{0}")]
+    TooLarge(String),
+    /// Too much at once: 429.
+    #[error("{0}")]
+    Overloaded(String),
+    /// The namespace has stopped: 503.
+    #[error("{0}")]
+    Stopped(String),
+}
+
+impl Shared {
+    pub(crate) fn stopped(&self) -> Option<String> {
+        self.stopped.lock().clone()
+    }
+
+    /// Stops the namespace, for good: the first reason stays.
+    pub(crate) fn stop(&self, reason: &str) {
+        let mut stopped = self.stopped.lock();
+        if stopped.is_none() {
+            tracing::error!(namespace = %self.namespace, reason, "the namespace stops");
+            *stopped = Some(reason.to_owned());
+        }
+    }
+}
+
+impl Engine {
+    /// Its name.
+    pub fn namespace(&self) -> &Namespace {
+        &self.0.namespace
+    }
+
+    /// The history that it continues.
+    pub fn lineage(&self) -> LineageId {
+        self.0.memtable.read().position.lineage
+    }
+
+    /// The cluster or single node that it belongs to.
+    pub fn cluster(&self) -> ClusterId {
+        self.0.memtable.read().position.cluster
+    }
+
+    /// The record that its lineage began with: ancestors and forks.
+    pub fn history(&self) -> Arc<LineageRecord> {
+        self.0.memtable.read().history.clone()
+    }
+
+    /// The last record in the state that readers see.
+    pub fn applied(&self) -> Lsn {
+        *self.0.applied.borrow()
+    }
+
+    /// Told whenever a record is applied.
+    pub fn watch_applied(&self) -> watch::Receiver<Lsn> {
+        self.0.applied.subscribe()
+    }
+
+    /// Told whenever a segment is sealed by its `Check`: the newest one.
+    pub fn watch_sealed(&self) -> watch::Receiver<SegmentId> {
+        self.0.sealed.subscribe()
+    }
+
+    /// Where everything stands.
+    pub fn positions(&self) -> Positions {
+        let wal = &self.0.wal;
+        let c = &self.0.counters;
+        let m = self.0.memtable.read();
+        let last_flush = c.last_flush.load(Ordering::Relaxed);
+        Positions {
+            applied: m.position.lsn,
+            applied_stamp: m.position.stamp,
+            flushed: m.flushed,
+            durable: wal.durable(),
+            committed: wal.committed(),
+            last: wal.last(),
+            segment: m.position.segment,
+            offset: m.position.offset,
+            ops_received: c.ops_received.load(Ordering::Relaxed),
+            ops_flushed: c.ops_flushed.load(Ordering::Relaxed),
+            last_flush: (last_flush > 0).then(|| Stamp::from_micros(last_flush)),
+            records_processed: m.position.lsn.get(),
+            open_transactions: m.position.open_transactions,
+            memtable_bytes: m.bytes() as u64,
+        }
+    }
+
+    /// Its log.
+    pub fn wal(&self) -> &Wal {
+        &self.0.wal
+    }
+
+    /// The machine below.
+    pub fn platform(&self) -> &Platform {
+        &self.0.platform
+    }
+
+    /// Why it has stopped, if it has.
+    pub fn stopped(&self) -> Option<String> {
+        self.0.stopped()
+    }
+
+    /// The state digest: at `at`, if that is applied just now or the end of a segment; at what is
+    /// applied just now if nothing is asked for. `None` when that digest is not known.
+    ///
+    /// # Errors
+    /// [`Error::Store`], [`Error::Damaged`].
+    pub fn digest(&self, at: Option<Lsn>) -> Result<Option<(Lsn, Digest)>, Error> {
+        {
+            let m = self.0.memtable.read();
+            if at.is_none_or(|lsn| lsn == m.position.lsn) {
+                return Ok(Some((m.position.lsn, m.position.digest)));
+            }
+        }
+        let wanted = at.expect("none was answered above");
+        let rows = self.segment_rows()?;
+        Ok(rows
+            .iter()
+            .find(|(_, r)| r.last_lsn == wanted)
+            .map(|(_, r)| (wanted, r.digest)))
+    }
+
+    /// All ended segments that the state remembers, by id.
+    pub(crate) fn segment_rows(&self) -> Result<Vec<(SegmentId, SegmentRow)>, Error> {
+        let view = View::now(&self.0.memtable, &self.0.store)?;
+        let (from, to) = Table::Segment.bounds();
+        let mut rows = Vec::new();
+        for item in view.range(&from, &to, Direction::Forward) {
+            let (key, value) = item?;
+            let row = decode(&key, entry::open(&key, &value)?.payload)?;
+            if let Some(id) = table::segment_id(&key) {
+                rows.push((id, row));
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Whether an action may be proposed: the limits that only a leader checks, before the log.
+    ///
+    /// # Errors
+    /// [`Refusal`]: nothing was written.
+    pub fn admit(&self, action: &Action) -> Result<(), Refusal> {
+        if let Some(reason) = self.0.stopped() {
+            return Err(Refusal::Stopped(reason));
+        }
+        self.0.counters.ops_received.fetch_add(1, Ordering::Relaxed);
+        match action {
+            Action::Begin { .. } => {
+                let open = self.0.memtable.read().position.open_transactions;
+                if open >= limits::OPEN_TRANSACTIONS {
+                    return Err(Refusal::Overloaded(format!(
+                        "{open} transactions are open, the most that a namespace has"
+                    )));
+                }
+            }
+            Action::Write { ops, .. } if ops.len() > limits::ITEMS => {
+                return Err(Refusal::TooLarge(format!(
+                    "a batch has at most {} items, this one has {}",
+                    limits::ITEMS,
+                    ops.len()
+                )));
+            }
+            Action::Stage { id, ops } => self.admit_stage(id, ops.len())?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn admit_stage(&self, id: &TxId, more: usize) -> Result<(), Refusal> {
+        let Ok(Some(row)) = self.tx_row(id) else {
+            return Ok(());
+        };
+        if row.ops + more as u64 > limits::ITEMS as u64 {
+            return Err(Refusal::TooLarge(format!(
+                "a transaction has at most {} operations",
+                limits::ITEMS
+            )));
+        }
+        if row.bytes >= limits::TRANSACTION_BYTES {
+            return Err(Refusal::TooLarge(format!(
+                "a transaction has at most {} bytes besides object chunks",
+                limits::TRANSACTION_BYTES
+            )));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn tx_row(&self, id: &TxId) -> Result<Option<TxRow>, Error> {
+        let key = table::tx(id);
+        let Some(bytes) = view::get(&self.0.memtable, &self.0.store, &key)? else {
+            return Ok(None);
+        };
+        decode(&key, entry::open(&key, &bytes)?.payload).map(Some)
+    }
+
+    /// Ended segments that the log has not confirmed: the leader proposes a `Check` for each. Each
+    /// is given once.
+    pub fn pending_checks(&self) -> Vec<Check> {
+        self.0.checks.lock().take()
+    }
+
+    /// Open transactions whose time is up at `now`: the leader proposes their abort.
+    ///
+    /// # Errors
+    /// [`Error::Store`], [`Error::Damaged`].
+    pub fn expired_transactions(&self, now: Stamp) -> Result<Vec<TxId>, Error> {
+        if self.0.memtable.read().position.open_transactions == 0 {
+            return Ok(Vec::new());
+        }
+        let view = View::now(&self.0.memtable, &self.0.store)?;
+        let (from, to) = Table::Tx.bounds();
+        let mut expired = Vec::new();
+        for item in view.range(&from, &to, Direction::Forward) {
+            let (key, value) = item?;
+            let row: TxRow = decode(&key, entry::open(&key, &value)?.payload)?;
+            let over = now.micros_since(row.touched) > limits::TRANSACTION_IDLE_MICROS
+                || now.micros_since(row.begun) > limits::TRANSACTION_AGE_MICROS;
+            if let Some(id) = table::tx_id(&key).filter(|_| over) {
+                expired.push(id);
+            }
+        }
+        Ok(expired)
+    }
+}
+
+/// An entry's payload as the struct that its table holds.
+pub(crate) fn decode<T: bincode::Decode<()>>(key: &[u8], payload: &[u8]) -> Result<T, Error> {
+    codec::decode(payload).map_err(|e| Error::Damaged {
+        what: format!("entry {}", key.escape_ascii()),
+        why: e.to_string(),
+    })
+}

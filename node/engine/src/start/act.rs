@@ -1,0 +1,502 @@
+//! Carries out what was decided. Each way ends in [`go_on`]: a state of ours, a log that continues
+//! it, a vote. What comes before can be done again after a kill at any point.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, watch};
+use unisondb_platform::{Access, DiskExt, Platform};
+use unisondb_store::{Create, Store};
+use unisondb_types::{
+    Chain, ClusterId, Digest, LineageId, LineageReason, LineageRecord, Lsn, Namespace, SegmentId,
+    Stamp, Target, Term,
+};
+use unisondb_wal::raft_state::{self, RaftState, RaftStateFile};
+use unisondb_wal::{CutBytes, SegmentState, Wal};
+
+use super::decide::{Action, Plan};
+use super::files::{self, Places};
+use super::findings::{Db, Findings, State};
+use super::{Folders, Note, Opened, Request, StartError, restore};
+use crate::engine::{Checks, Counters, Shared};
+use crate::flush::Flusher;
+use crate::state::entry;
+use crate::state::memtable::Memtable;
+use crate::state::position::{self, Position};
+use crate::state::table;
+use crate::{Applier, Engine};
+
+/// Log bytes read at once while replaying.
+const REPLAY_BYTES: usize = 4 << 20;
+
+/// What all ways need.
+pub(super) struct Ground<'a> {
+    pub(super) platform: &'a Platform,
+    pub(super) folders: &'a Folders,
+    pub(super) request: &'a Request,
+    pub(super) places: Places,
+    pub(super) namespace: Namespace,
+}
+
+pub(super) fn carry_out(
+    platform: &Platform,
+    folders: &Folders,
+    request: &Request,
+    found: Findings,
+    plan: Plan,
+) -> Result<Opened, StartError> {
+    let ground = Ground {
+        platform,
+        folders,
+        request,
+        places: found.places.clone(),
+        namespace: plan.namespace.clone(),
+    };
+    if plan.action != Action::ReadOnly {
+        ground.folders_there()?;
+        ground.set_aside(&found, &plan.aside)?;
+    }
+    let mut notes = plan.notes.clone();
+    match plan.action {
+        Action::Create => {
+            let cluster = request.create.expect("decided only when asked for");
+            ground.create(cluster)?;
+            ground.blank_db()?;
+            ground.go_on(None, notes)
+        }
+        Action::Rebuild => {
+            ground.blank_db()?;
+            let text = "LMDB's file was missing: it is rebuilt from the whole log".to_owned();
+            notes.push(Note {
+                field: "recovery",
+                value: "rebuilt".to_owned(),
+                text,
+                degraded: false,
+            });
+            ground.go_on(None, notes)
+        }
+        Action::GoOn => {
+            let state = found.db.state().cloned();
+            let opened = ground.go_on(state, notes)?;
+            files::retire_recovery(platform.disk.as_ref(), &ground.places)?;
+            Ok(opened)
+        }
+        Action::Adopt => {
+            ground.adopt(&found.db)?;
+            let state = found.db.state().cloned();
+            let at = found.stands_at();
+            let mut opened = ground.go_on(state, notes)?;
+            let replayed = opened.engine.applied().get() - at.get();
+            let text = format!(
+                "replayed {replayed} records after the snapshot at LSN {at}: the log was left in place, so nothing newer was lost. To go back to the snapshot instead, restore it again with --recovery-target-immediate"
+            );
+            tracing::warn!(namespace = %ground.namespace, "{text}");
+            opened.notes.push(Note {
+                field: "replayed",
+                value: replayed.to_string(),
+                text,
+                degraded: false,
+            });
+            Ok(opened)
+        }
+        Action::Restore(target) => restore::restore(&ground, found, &plan, target, notes),
+        Action::FinishRestore => restore::finish(&ground, notes),
+        Action::ReadOnly => restore::read_only(&ground, &found, &plan, notes),
+    }
+}
+
+impl Ground<'_> {
+    pub(super) fn disk(&self) -> &dyn unisondb_platform::Disk {
+        self.platform.disk.as_ref()
+    }
+
+    fn folders_there(&self) -> Result<(), StartError> {
+        for folder in [&self.places.wal, &self.places.db] {
+            self.disk()
+                .create_folders(folder)
+                .map_err(|e| StartError::io(folder, e))?;
+        }
+        Ok(())
+    }
+
+    /// Moves segments that are not of this history out of `wal/`, by their lineages.
+    pub(super) fn set_aside(
+        &self,
+        found: &Findings,
+        aside: &[SegmentId],
+    ) -> Result<(), StartError> {
+        for id in aside {
+            let segment = &found.segments[id];
+            self.move_aside(segment.info.header.lineage, &segment.file_name)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn move_aside(&self, lineage: LineageId, name: &str) -> Result<(), StartError> {
+        let folder = self.places.home.join(format!("wal.lineage-{lineage}"));
+        self.disk()
+            .create_folders(&folder)
+            .map_err(|e| StartError::io(&folder, e))?;
+        let mut to = folder.join(name);
+        let mut n = 1;
+        while self
+            .disk()
+            .exists(&to)
+            .map_err(|e| StartError::io(&to, e))?
+        {
+            n += 1;
+            to = folder.join(format!("{name}.{n}"));
+        }
+        let from = self.places.wal.join(name);
+        self.disk()
+            .rename(&from, &to)
+            .and_then(|()| self.disk().sync_folder(&folder))
+            .and_then(|()| self.disk().sync_folder(&self.places.wal))
+            .map_err(|e| StartError::io(&from, e))
+    }
+
+    /// The first record of a new namespace: vote, log; each synced, in this order (D8).
+    fn create(&self, cluster: ClusterId) -> Result<(), StartError> {
+        let entropy = &self.platform.entropy;
+        let raft_id = draw_raft_id(self.platform);
+        self.vote(raft_id, Term::new(1))?;
+        let record = LineageRecord {
+            cluster,
+            namespace: self.namespace.clone(),
+            lineage: LineageId::from_bytes(entropy.id()),
+            parent: None,
+            ancestors: Vec::new(),
+            first_segment: SegmentId::FIRST,
+            segment_size: self.request.segment_size,
+            members: vec![raft_id],
+            reason: LineageReason::Created,
+        };
+        let now = self.platform.clock.now();
+        unisondb_wal::begin(self.platform, &self.places.wal, &record, Term::new(1), now)?;
+        Ok(())
+    }
+
+    /// A vote for oneself, synced before the record that it stands for.
+    pub(super) fn vote(&self, raft_id: u64, term: Term) -> Result<(), StartError> {
+        let state = RaftState {
+            raft_id,
+            term,
+            voted_for: Some(raft_id),
+            committed: false,
+        };
+        RaftStateFile::create(self.disk(), &self.places.raft_state, state)?;
+        Ok(())
+    }
+
+    /// An LMDB file of ours with nothing in it.
+    pub(super) fn blank_db(&self) -> Result<(), StartError> {
+        let store = self.open_store(Create::IfMissing)?;
+        self.own(&store)?;
+        store.close();
+        Ok(())
+    }
+
+    /// A file of another origin becomes ours. It has been verified; its trailer is cut off.
+    pub(super) fn adopt(&self, db: &Db) -> Result<(), StartError> {
+        let Db::Image { cut_to, .. } = db else {
+            return Ok(());
+        };
+        // Opened for writing by us first: a file of another user is named before LMDB sees it.
+        let path = &self.places.data;
+        let file = self
+            .disk()
+            .open(path, Access::Write)
+            .map_err(|e| StartError::io(path, e))?;
+        if let Some(len) = cut_to {
+            file.set_len(*len)
+                .and_then(|()| file.sync())
+                .map_err(|e| StartError::io(path, e))?;
+        }
+        drop(file);
+        let store = self.open_store(Create::MustExist)?;
+        self.own(&store)?;
+        store.close();
+        Ok(())
+    }
+
+    /// Writes a fresh owner id into LMDB and beside it: both say "ours" only together.
+    fn own(&self, store: &Store) -> Result<(), StartError> {
+        let id = self.platform.entropy.id();
+        let key = table::meta(position::OWNER);
+        let (_, bytes) = entry::encode(&key, Lsn::ZERO, &id);
+        store.commit([(key, Some(bytes))])?;
+        files::write_owner(self.disk(), &self.places, &id)
+    }
+
+    fn open_store(&self, create: Create) -> Result<Store, StartError> {
+        let native = self
+            .disk()
+            .native(&self.places.db)
+            .map_err(|e| StartError::io(&self.places.db, e))?;
+        let options = unisondb_store::Options {
+            map_size: self.request.map_size,
+            create,
+        };
+        Ok(Store::open(&native, options)?)
+    }
+
+    pub(super) fn open_wal(
+        &self,
+        vouched: Lsn,
+        cut_bytes: CutBytes,
+    ) -> Result<(Wal, unisondb_wal::Recovery), StartError> {
+        let options = unisondb_wal::Options {
+            segment_size: self.request.segment_size,
+            cut_bytes,
+            namespace: Some(self.namespace.clone()),
+            ..unisondb_wal::Options::default()
+        };
+        Ok(Wal::open(
+            self.platform,
+            &self.places.wal,
+            options,
+            vouched,
+        )?)
+    }
+
+    /// State, log and vote are ours and fit: opens them and replays what LMDB does not have.
+    pub(super) fn go_on(
+        &self,
+        state: Option<State>,
+        mut notes: Vec<Note>,
+    ) -> Result<Opened, StartError> {
+        let stands = state.as_ref().map_or(Lsn::ZERO, |s| s.position.lsn);
+        let (wal, recovery) = self.open_wal(stands, CutBytes::Drop)?;
+        if let Some(cut) = &recovery.cut {
+            tracing::info!(namespace = %self.namespace, segment = %cut.segment, offset = cut.offset, bytes = cut.lost_bytes, why = cut.why, "an unfinished write at the end of the log was cut off");
+        }
+        if wal.first() > stands.next() {
+            return Err(StartError::Refused(format!(
+                "the log begins at LSN {}, the state stands at LSN {stands}: records between them are missing",
+                wal.first()
+            )));
+        }
+        // A cluster of one: what is durable here is committed.
+        wal.commit(wal.last());
+        let (engine, mut applier) = self.assemble(wal, state)?;
+        self.replay(&engine, &mut applier, Target::Latest)?;
+        self.finish_seals(&engine)?;
+        let vote = self.standing_vote(&engine)?;
+        files::raise_ids(
+            self.disk(),
+            &self.places.home,
+            engine.wal().active().id.block_end(),
+        )?;
+        if recovery.full {
+            let text = "the disk is full: writes are refused until there is room".to_owned();
+            notes.push(Note {
+                field: "disk",
+                value: "full".to_owned(),
+                text,
+                degraded: true,
+            });
+        }
+        Ok(Opened {
+            engine,
+            applier,
+            notes,
+            raft_id: vote.raft_id,
+            term: vote.term,
+            read_only: None,
+        })
+    }
+
+    /// The vote, read once more and synced; of a damaged one the only voter makes a new one, above
+    /// every term in its log (D8).
+    fn standing_vote(&self, engine: &Engine) -> Result<RaftState, StartError> {
+        if let Some(file) = RaftStateFile::open(self.disk(), &self.places.raft_state)? {
+            return Ok(file.state());
+        }
+        let term = engine.0.memtable.read().position.term.next();
+        let raft_id = engine.history().members.first().copied();
+        let raft_id = raft_id.unwrap_or_else(|| draw_raft_id(self.platform));
+        tracing::warn!(namespace = %self.namespace, %term, "raft.state was damaged: a new vote above every term in the log");
+        self.vote(raft_id, term)?;
+        match raft_state::read(self.disk(), &self.places.raft_state)? {
+            raft_state::Found::Valid(state) => Ok(state),
+            _ => Err(StartError::Refused(
+                "raft.state cannot be written".to_owned(),
+            )),
+        }
+    }
+
+    pub(super) fn assemble(
+        &self,
+        wal: Wal,
+        state: Option<State>,
+    ) -> Result<(Engine, Applier), StartError> {
+        let store = self.open_store(Create::MustExist)?;
+        let state = match state {
+            Some(state) => state,
+            None => self.before_the_first(&wal)?,
+        };
+        let history = Arc::new(state.history);
+        let applied = state.position.lsn;
+        let request = self.request;
+        let shared = Arc::new(Shared {
+            platform: self.platform.clone(),
+            namespace: self.namespace.clone(),
+            backups: self.folders.backups.clone(),
+            wal,
+            store,
+            memtable: RwLock::new(Memtable::new(state.position, history)),
+            applied: watch::Sender::new(applied),
+            sealed: watch::Sender::new(SegmentId::ZERO),
+            checks: Mutex::new(Checks::default()),
+            pins: Mutex::new(BTreeMap::new()),
+            flush_bytes: request.flush_bytes,
+            flush_interval: request.flush_interval,
+            flush_wanted: Notify::new(),
+            flush_done: Notify::new(),
+            flusher: Flusher::default(),
+            stopped: Mutex::new(None),
+            counters: Counters::default(),
+            backup: crate::backup::Status::load(self.platform, &self.places.home),
+        });
+        let applier = Applier::new(shared.clone());
+        Ok((Engine(shared), applier))
+    }
+
+    /// The state before LSN 1, of a log that begins there.
+    fn before_the_first(&self, wal: &Wal) -> Result<State, StartError> {
+        let first = wal.read(Lsn::FIRST, 1)?;
+        let command = first.first().and_then(|e| e.record.command().ok());
+        let Some(unisondb_types::Command::Lineage(history)) = command else {
+            return Err(StartError::Refused(
+                "the log does not begin with a lineage record".to_owned(),
+            ));
+        };
+        let position = Position {
+            format: position::FORMAT,
+            namespace: self.namespace.clone(),
+            cluster: history.cluster,
+            lineage: history.lineage,
+            lsn: Lsn::ZERO,
+            term: Term::new(0),
+            stamp: Stamp::ZERO,
+            crc: 0,
+            segment: SegmentId::ZERO,
+            offset: 0,
+            segment_ended: false,
+            digest: Digest::EMPTY,
+            chain: Chain::ZERO,
+            chain_lsn: Lsn::ZERO,
+            open_transactions: 0,
+            idempotency_keys: 0,
+        };
+        Ok(State {
+            position,
+            history: *history,
+        })
+    }
+
+    /// Applies what the log has behind the state, as far as the target goes. Gives the stamp of the
+    /// first record left out, if one was.
+    pub(super) fn replay(
+        &self,
+        engine: &Engine,
+        applier: &mut Applier,
+        target: Target,
+    ) -> Result<Option<Stamp>, StartError> {
+        let wal = engine.wal();
+        self.same_history(engine)?;
+        while applier.applied() < wal.last() {
+            for entry in wal.read(applier.applied().next(), REPLAY_BYTES)? {
+                let record = &entry.record;
+                if !target.includes(record.lsn, record.stamp) {
+                    return Ok(Some(record.stamp));
+                }
+                applier.apply(&entry)?;
+                if engine.0.memtable.read().active_bytes >= self.request.flush_bytes {
+                    engine.flush()?;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The record that the state stands at is the very one in the log.
+    fn same_history(&self, engine: &Engine) -> Result<(), StartError> {
+        let position = engine.0.memtable.read().position.clone();
+        let wal = engine.wal();
+        if position.lsn < wal.first() || position.lsn > wal.last() || position.lsn == Lsn::ZERO {
+            return Ok(());
+        }
+        let at = wal.read(position.lsn, 1)?;
+        let Some(entry) = at.first() else {
+            return Ok(());
+        };
+        if (entry.crc, entry.record.term) != (position.crc, position.term) {
+            return Err(StartError::Refused(format!(
+                "record {} in the log is not the one that the state was made with (CRC {:08x} and term {}, expected {:08x} and {}): the log belongs to another history. Way out: empty wal/, then start again",
+                position.lsn, entry.crc, entry.record.term, position.crc, position.term
+            )));
+        }
+        Ok(())
+    }
+
+    /// Segments that were confirmed but lost their footers get them again; those that were not
+    /// confirmed are offered to the leader.
+    pub(super) fn finish_seals(&self, engine: &Engine) -> Result<(), StartError> {
+        let rows: BTreeMap<_, _> = engine
+            .segment_rows()
+            .map_err(StartError::Engine)?
+            .into_iter()
+            .collect();
+        let mut newest = SegmentId::ZERO;
+        for info in engine.wal().segments() {
+            match (info.state, rows.get(&info.id)) {
+                (SegmentState::Sealed, _) => newest = info.id,
+                (SegmentState::Rolled, Some(row)) if row.checked => {
+                    engine.wal().seal(info.id, row.digest)?;
+                    engine.0.checks.lock().done(info.id);
+                    newest = info.id;
+                }
+                (SegmentState::Rolled, Some(row)) => {
+                    engine.0.checks.lock().add(row.check(info.id));
+                }
+                _ => {}
+            }
+        }
+        engine.0.sealed.send_replace(newest);
+        Ok(())
+    }
+}
+
+/// A node id for votes: random, never zero.
+pub(super) fn draw_raft_id(platform: &Platform) -> u64 {
+    let mut bytes = [0; 8];
+    platform.entropy.fill(&mut bytes);
+    u64::from_le_bytes(bytes).max(1)
+}
+
+/// Copies one file whole, synced.
+pub(super) fn copy_file(
+    disk: &dyn unisondb_platform::Disk,
+    from: &Path,
+    to: &Path,
+) -> Result<(), StartError> {
+    use unisondb_platform::FileExt;
+    let copy = || {
+        let source = disk.open(from, Access::Read)?;
+        let sink = disk.open(to, Access::CreateNew)?;
+        let len = source.len()?;
+        let mut block = vec![0; 1 << 20];
+        let mut at = 0;
+        while at < len {
+            let n = usize::try_from(len - at).map_or(block.len(), |n| n.min(block.len()));
+            source.read_exact_at(&mut block[..n], at)?;
+            sink.write_all_at(&block[..n], at)?;
+            at += n as u64;
+        }
+        sink.sync()
+    };
+    copy().map_err(|e| StartError::io(to, e))
+}

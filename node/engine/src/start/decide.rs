@@ -1,0 +1,444 @@
+//! The decision table (D21), as a pure function of what was found and what is asked for.
+
+use std::fmt;
+
+use unisondb_types::{LineageId, Lsn, Namespace, SegmentId, Target};
+use unisondb_wal::raft_state;
+
+use super::findings::{Db, Findings, Found};
+use super::{Folders, Note, OnGap, Request, StartError};
+
+/// What a start will do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The namespace.
+    pub namespace: Namespace,
+    /// What is done.
+    pub action: Action,
+    /// The segments that lead from the state onwards (and those before it that stay), by id.
+    pub keep: Vec<SegmentId>,
+    /// Segments that do not belong to this history: moved to `wal.lineage-ID/`.
+    pub aside: Vec<SegmentId>,
+    /// What an operator should know.
+    pub notes: Vec<Note>,
+}
+
+/// What is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Make a new namespace.
+    Create,
+    /// Replay what LMDB does not have yet.
+    GoOn,
+    /// Make LMDB's file again from the whole log.
+    Rebuild,
+    /// Take the snapshot as the state and go on in the same lineage.
+    Adopt,
+    /// Replay to the target and begin a new lineage.
+    Restore(Target),
+    /// A restore had begun its lineage: tidy up and go on.
+    FinishRestore,
+    /// Serve the state up to a hole in the log, read-only.
+    ReadOnly,
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {:?}", self.namespace, self.action)?;
+        if let (Some(first), Some(last)) = (self.keep.first(), self.keep.last()) {
+            write!(f, ", segments {first} to {last}")?;
+        }
+        for note in &self.notes {
+            write!(f, "; {note}")?;
+        }
+        Ok(())
+    }
+}
+
+fn note(field: &'static str, value: impl Into<String>, text: String, degraded: bool) -> Note {
+    Note {
+        field,
+        value: value.into(),
+        text,
+        degraded,
+    }
+}
+
+/// Decides.
+///
+/// # Errors
+/// [`StartError`] where the table refuses: each with the reason and the ways out.
+pub(super) fn decide(
+    found: &Findings,
+    folders: &Folders,
+    request: &Request,
+) -> Result<Plan, StartError> {
+    let mut notes = Vec::new();
+    for stranger in &found.strangers {
+        notes.push(note(
+            "ignored",
+            stranger.clone(),
+            format!("in wal/, ignored: {stranger}"),
+            false,
+        ));
+    }
+    let namespace = named(found, folders)?;
+    let (target, on_gap) = wanted(found, request)?;
+    let path = path(found, &namespace)?;
+    for id in &path.foreign {
+        let h = &found.segments[id].info.header;
+        let text = format!(
+            "segment file {} belongs to namespace {} of cluster {}: set aside",
+            id.file_name(),
+            h.namespace,
+            h.cluster
+        );
+        notes.push(note("set-aside", id.to_string(), text, false));
+    }
+    let mut plan = Plan {
+        namespace,
+        action: Action::GoOn,
+        keep: path.keep.clone(),
+        aside: path.aside.clone(),
+        notes,
+    };
+    let has_vote = !matches!(found.raft, raft_state::Found::Missing);
+
+    if let Some(restoring) = &found.restoring {
+        let begun = found
+            .segments
+            .values()
+            .any(|s| s.info.header.lineage == restoring.lineage);
+        plan.action = if begun {
+            Action::FinishRestore
+        } else {
+            Action::Restore(restoring.target.into())
+        };
+        if plan.action == Action::FinishRestore {
+            // What the restore set aside is aside; all that is left continues one history.
+            plan.aside.clear();
+        }
+        return Ok(plan);
+    }
+
+    match &found.db {
+        Db::Missing | Db::Blank if found.segments.is_empty() && found.bad.is_empty() => {
+            if found.had_data {
+                return Err(StartError::Refused(format!(
+                    "{} has neither a state nor a log, but `ids` shows that it had: it was emptied. Ways out: copy a snapshot to {}, or `udbctl restore`, or remove the folder to begin anew",
+                    found.places.home.display(),
+                    found.places.data.display()
+                )));
+            }
+            if request.create.is_none() {
+                return Err(StartError::Nothing(found.places.home.clone()));
+            }
+            plan.action = Action::Create;
+        }
+        Db::Missing | Db::Blank => {
+            // A hole between segments is a gap; a log that begins late lacks the state before it.
+            let first = path
+                .keep
+                .first()
+                .map(|id| found.segments[id].info.header.first_lsn);
+            let late = path.keep.first() == found.segments.keys().next();
+            if first != Some(Lsn::FIRST) && (late || path.keep.is_empty()) {
+                return Err(StartError::Corrupted {
+                    path: found.places.data.clone(),
+                    why: format!(
+                        "it is missing, and the log in {} begins at LSN {}, not 1",
+                        found.places.wal.display(),
+                        first.unwrap_or(Lsn::ZERO)
+                    ),
+                    rebuild: "",
+                });
+            }
+            path.whole(found)?;
+            plan.action = if has_vote {
+                ignored(&mut plan.notes, target);
+                Action::Rebuild
+            } else {
+                Action::Restore(target.unwrap_or(Target::Latest))
+            };
+        }
+        Db::Live(state) if has_vote => {
+            path.whole(found)?;
+            ignored(&mut plan.notes, target);
+            if path.end(found) < state.position.lsn {
+                return Err(StartError::Refused(format!(
+                    "the log in {} ends at LSN {}, but the state stands at LSN {}: records are missing from it. Ways out: put the missing segments back, or empty wal/ to go on from the state in a new lineage",
+                    found.places.wal.display(),
+                    path.end(found),
+                    state.position.lsn
+                )));
+            }
+        }
+        Db::Live(_) | Db::Image { .. } => {
+            restored(found, &path, target, on_gap, has_vote, &mut plan)?;
+        }
+    }
+    Ok(plan)
+}
+
+/// A state of another origin, or one beside which the vote is missing.
+fn restored(
+    found: &Findings,
+    path: &Path,
+    target: Option<Target>,
+    on_gap: OnGap,
+    has_vote: bool,
+    plan: &mut Plan,
+) -> Result<(), StartError> {
+    let state = found.db.state().expect("called with a state");
+    let at = state.position.lsn;
+    let beyond = match target {
+        Some(Target::Lsn(n)) => at > n,
+        Some(Target::BeforeLsn(n)) => at >= n,
+        Some(Target::Time(t)) => state.position.stamp > t,
+        Some(Target::BeforeTime(t)) => state.position.stamp >= t,
+        Some(Target::Latest | Target::Immediate) | None => false,
+    };
+    if beyond {
+        return Err(StartError::Refused(format!(
+            "the state stands at LSN {at} ({}), which is beyond the target {:?}: use an earlier snapshot",
+            state.position.stamp,
+            target.expect("beyond a target")
+        )));
+    }
+    match path.whole(found) {
+        Ok(()) => {}
+        Err(StartError::Gap { from, to, .. }) if on_gap == OnGap::SetAside => {
+            plan.keep.clear();
+            plan.aside = found.segments.keys().copied().collect();
+            let text = format!(
+                "segments {from}-{to} are missing behind LSN {at}: the log is set aside, the state goes on from LSN {at}"
+            );
+            plan.notes
+                .push(note("gap", format!("{from}-{to}"), text, true));
+        }
+        Err(StartError::Gap { from, to, .. }) if on_gap == OnGap::ReadOnly => {
+            plan.action = Action::ReadOnly;
+            let text = format!(
+                "segments {from}-{to} are missing: the state up to the hole is served, read-only, and nothing was changed"
+            );
+            plan.notes
+                .push(note("gap", format!("{from}-{to}"), text, true));
+            return Ok(());
+        }
+        Err(e) => return Err(e),
+    }
+    if !plan.aside.is_empty() && plan.keep.is_empty() {
+        let text = format!(
+            "the {} segments in wal/ do not continue the state at LSN {at} of lineage {}: set aside",
+            plan.aside.len(),
+            state.position.lineage
+        );
+        plan.notes
+            .push(note("set-aside", plan.aside.len().to_string(), text, false));
+    }
+    // The log is the one that this node was writing, and continues the state: nothing was lost.
+    let newest = found
+        .segments
+        .iter()
+        .rev()
+        .find(|(id, _)| !path.foreign.contains(id));
+    let live = newest.is_some_and(|(id, _)| plan.keep.last() == Some(id));
+    plan.action = if has_vote && live && target.is_none() {
+        Action::Adopt
+    } else {
+        Action::Restore(target.unwrap_or(Target::Latest))
+    };
+    Ok(())
+}
+
+fn ignored(notes: &mut Vec<Note>, target: Option<Target>) {
+    if let Some(target) = target {
+        let text = format!(
+            "the recovery target {target:?} is ignored: this folder is not a restored one. To go back, stop, replace db/ by a snapshot and start with the target again"
+        );
+        notes.push(note("ignored", "recovery-target", text, false));
+    }
+}
+
+/// Flags win over `recovery.toml`.
+fn wanted(found: &Findings, request: &Request) -> Result<(Option<Target>, OnGap), StartError> {
+    let file = found.recovery.clone().unwrap_or_default();
+    let in_file = file
+        .target()
+        .map_err(|e| StartError::Refused(format!("{}: {e}", found.places.recovery.display())))?;
+    let on_gap = match request.on_gap {
+        OnGap::Refuse => file.on_gap.unwrap_or_default(),
+        asked => asked,
+    };
+    Ok((request.target.or(in_file), on_gap))
+}
+
+fn named(found: &Findings, folders: &Folders) -> Result<Namespace, StartError> {
+    let in_state = found.db.state().map(|s| &s.position.namespace);
+    match (&folders.namespace, in_state) {
+        (Some(folder), Some(state)) if folder != state => Err(StartError::Refused(format!(
+            "{} is the state of namespace {state}, not of {folder}: it lies in the wrong folder",
+            found.places.data.display()
+        ))),
+        (Some(name), _) | (None, Some(name)) => Ok(name.clone()),
+        (None, None) => found
+            .segments
+            .values()
+            .next()
+            .map(|s| s.info.header.namespace.clone())
+            .ok_or_else(|| StartError::Nothing(found.places.home.clone())),
+    }
+}
+
+/// Which segments continue the state.
+struct Path {
+    /// By id; the records of each count up to the next one's first.
+    keep: Vec<SegmentId>,
+    /// The rest.
+    aside: Vec<SegmentId>,
+    /// Those among the rest of another namespace or cluster.
+    foreign: Vec<SegmentId>,
+    /// What is missing between the state and the first kept segment.
+    gap: Option<(SegmentId, SegmentId)>,
+}
+
+/// Follows the newest lineage that continues the state, from its last segment down through the
+/// predecessors in the headers.
+fn path(found: &Findings, namespace: &Namespace) -> Result<Path, StartError> {
+    let cluster = found.db.state().map(|s| s.position.cluster).or_else(|| {
+        let ours = found
+            .segments
+            .values()
+            .rev()
+            .find(|s| s.info.header.namespace == *namespace);
+        ours.map(|s| s.info.header.cluster)
+    });
+    let foreign: Vec<SegmentId> = found
+        .segments
+        .iter()
+        .filter(|(_, s)| {
+            s.info.header.namespace != *namespace || Some(s.info.header.cluster) != cluster
+        })
+        .map(|(id, _)| *id)
+        .collect();
+    let all = || found.segments.keys().copied();
+    let ours = found
+        .segments
+        .iter()
+        .filter(|(id, _)| !foreign.contains(id));
+    let Some((tip, _)) = ours.clone().rev().find(|(_, s)| continues(found, s)) else {
+        return Ok(Path {
+            keep: Vec::new(),
+            aside: all().collect(),
+            foreign,
+            gap: None,
+        });
+    };
+    let at = found.stands_at();
+    let mut keep = vec![*tip];
+    let mut gap = None;
+    let mut segment = &found.segments[tip];
+    while let Some(before) = segment
+        .info
+        .header
+        .predecessor
+        .filter(|p| p.id > SegmentId::ZERO)
+    {
+        match found.segments.get(&before.id) {
+            Some(s) if s.info.header.lineage == before.lineage => {
+                keep.push(before.id);
+                segment = s;
+            }
+            _ => {
+                if segment.info.header.first_lsn > at.next() {
+                    if let Some(damaged) = found.bad.get(&before.id) {
+                        return Err(StartError::Refused(format!(
+                            "database file is corrupted: {damaged}. Nothing was replayed. Way out: a good copy of that segment from a backup, then start again"
+                        )));
+                    }
+                    gap = Some((lowest_missing(found, segment, before.id), before.id));
+                }
+                break;
+            }
+        }
+    }
+    keep.reverse();
+    // A log that ends below the state says nothing about what follows it.
+    let last = found.segments[tip].info.last_lsn.unwrap_or(Lsn::ZERO);
+    if gap.is_none() && last < at {
+        return Ok(Path {
+            keep: Vec::new(),
+            aside: all().collect(),
+            foreign,
+            gap: None,
+        });
+    }
+    let aside = all().filter(|id| !keep.contains(id)).collect();
+    Ok(Path {
+        keep,
+        aside,
+        foreign,
+        gap,
+    })
+}
+
+/// Whether a segment's lineage holds the state (without a state: reaches back to LSN 1).
+fn continues(found: &Findings, segment: &Found) -> bool {
+    let lineage: LineageId = segment.info.header.lineage;
+    match found.db.state() {
+        None => true,
+        Some(s) if s.position.lineage == lineage => true,
+        Some(s) => found
+            .history(lineage)
+            .is_some_and(|h| h.holds(s.position.lineage, s.position.lsn)),
+    }
+}
+
+/// The first id of a gap that ends with `missing`: behind the nearest lower segment that is here,
+/// or behind the state's; at most back to where the lineage of `missing` numbers from.
+fn lowest_missing(found: &Findings, above: &Found, missing: SegmentId) -> SegmentId {
+    let begin = SegmentId::new(missing.get() / SegmentId::LINEAGE_STEP * SegmentId::LINEAGE_STEP);
+    let lower = found
+        .segments
+        .range(..above.info.id)
+        .next_back()
+        .map(|(id, _)| id.next());
+    let in_state = found.db.state().map(|s| {
+        let p = &s.position;
+        if p.segment_ended {
+            p.segment.next()
+        } else {
+            p.segment
+        }
+    });
+    [lower, in_state]
+        .into_iter()
+        .flatten()
+        .filter(|id| (begin..=missing).contains(id))
+        .max()
+        .unwrap_or(begin.max(SegmentId::FIRST))
+}
+
+impl Path {
+    /// Nothing is missing between the state and the end of the log.
+    fn whole(&self, found: &Findings) -> Result<(), StartError> {
+        match self.gap {
+            None => Ok(()),
+            Some((from, to)) => Err(StartError::Gap {
+                from,
+                to,
+                at: found.stands_at(),
+                wal: found.places.wal.clone(),
+            }),
+        }
+    }
+
+    /// The last record of the log.
+    fn end(&self, found: &Findings) -> Lsn {
+        let last = self
+            .keep
+            .last()
+            .and_then(|id| found.segments[id].info.last_lsn);
+        last.unwrap_or(Lsn::ZERO)
+    }
+}

@@ -1,0 +1,368 @@
+//! What lies in a namespace's folder, looked at and not touched: the state (never mapped before it
+//! is known to be sound, D16), the segments, the vote, the small files.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use unisondb_platform::{Access, Disk, DiskExt, EntryKind, File, FileExt, Platform};
+use unisondb_store::image::{self, Image};
+use unisondb_store::{Source, Trailer};
+use unisondb_types::{Command, Digest, LineageId, LineageRecord, Lsn, SegmentId, codec};
+use unisondb_wal::{SegmentInfo, SegmentReader, Surveyed, raft_state};
+
+use super::files::{self, Places, RecoveryToml, Restoring};
+use super::{Folders, StartError};
+use crate::state::entry;
+use crate::state::position::{self, Position};
+use crate::state::table;
+
+/// How deep below the backup root segment files are looked for (their ids count, P12).
+const BACKUP_DEPTH: usize = 6;
+
+/// A file, for the reader of LMDB files.
+pub(crate) struct FileSource(pub(crate) Arc<dyn File>);
+
+impl Source for FileSource {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(buf, offset)
+    }
+}
+
+/// Where a state stands, and its history.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    pub(crate) position: Position,
+    pub(crate) history: LineageRecord,
+}
+
+/// What `db/` holds.
+#[derive(Debug, Clone)]
+pub(super) enum Db {
+    /// No `data.mdb`.
+    Missing,
+    /// A `data.mdb` in which nothing was ever flushed.
+    Blank,
+    /// The one that was made or adopted here.
+    Live(State),
+    /// One of another origin: a snapshot, or a copy. Verified whole.
+    Image {
+        /// What it holds.
+        state: State,
+        /// Length without the trailer, if there is one.
+        cut_to: Option<u64>,
+    },
+}
+
+impl Db {
+    pub(super) fn state(&self) -> Option<&State> {
+        match self {
+            Db::Live(state) | Db::Image { state, .. } => Some(state),
+            Db::Missing | Db::Blank => None,
+        }
+    }
+}
+
+/// A segment in `wal/` that can be read.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) file_name: String,
+    pub(super) info: SegmentInfo,
+}
+
+/// All that was found.
+pub(super) struct Findings {
+    pub(super) places: Places,
+    pub(super) db: Db,
+    /// By id. Those that cannot be read are in `bad`.
+    pub(super) segments: BTreeMap<SegmentId, Found>,
+    pub(super) bad: BTreeMap<SegmentId, unisondb_wal::Error>,
+    /// The records that lineages begin with, of those whose first segment is here.
+    pub(super) lineages: BTreeMap<LineageId, LineageRecord>,
+    pub(super) strangers: Vec<String>,
+    pub(super) raft: raft_state::Found,
+    /// The highest segment id known anywhere here.
+    pub(super) highest_id: SegmentId,
+    pub(super) had_data: bool,
+    pub(super) restoring: Option<Restoring>,
+    pub(super) recovery: Option<RecoveryToml>,
+}
+
+/// Looks at everything.
+pub(super) fn look(platform: &Platform, folders: &Folders) -> Result<Findings, StartError> {
+    let disk = platform.disk.as_ref();
+    let places = Places::of(&folders.home);
+    let db = look_at_db(disk, &places)?;
+    let ids = files::read_ids(disk, &places)?;
+    let mut found = Findings {
+        db,
+        segments: BTreeMap::new(),
+        bad: BTreeMap::new(),
+        lineages: BTreeMap::new(),
+        strangers: Vec::new(),
+        raft: raft_state::read(disk, &places.raft_state)?,
+        highest_id: ids.unwrap_or(SegmentId::ZERO),
+        had_data: ids.is_some(),
+        restoring: files::read_restoring(disk, &places)?,
+        recovery: files::read_recovery(disk, &places)?,
+        places,
+    };
+    look_at_wal(disk, &mut found)?;
+    found.highest_id = found.highest_id.max(highest_known(disk, folders, &found)?);
+    Ok(found)
+}
+
+fn look_at_wal(disk: &dyn Disk, found: &mut Findings) -> Result<(), StartError> {
+    if !exists(disk, &found.places.wal)? {
+        return Ok(());
+    }
+    let survey = unisondb_wal::survey(disk, &found.places.wal)?;
+    let ours = ["raft.state", "next.tmp"];
+    found.strangers = survey
+        .strangers
+        .into_iter()
+        .filter(|s| !ours.contains(&s.name.as_str()))
+        .map(|s| format!("{}: {}", s.name, s.why))
+        .collect();
+    for Surveyed {
+        path,
+        id,
+        found: looked,
+        ..
+    } in survey.segments
+    {
+        match looked {
+            Err(unisondb_wal::SegmentError::Io(e)) => return Err(StartError::io(&path, e)),
+            Err(source) => {
+                found.bad.insert(
+                    id,
+                    unisondb_wal::Error::Damaged {
+                        segment: id,
+                        path,
+                        source,
+                    },
+                );
+            }
+            Ok(info) => {
+                let h = &info.header;
+                let begins = h.predecessor.is_none_or(|p| p.lineage != h.lineage);
+                if begins && let Some(record) = first_lineage_record(disk, &path)? {
+                    found.lineages.insert(h.lineage, record);
+                }
+                let file_name = id.file_name();
+                found.segments.insert(id, Found { file_name, info });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The `Lineage` record that a segment begins with, if it begins with one.
+fn first_lineage_record(disk: &dyn Disk, path: &Path) -> Result<Option<LineageRecord>, StartError> {
+    let Ok(mut reader) = SegmentReader::open(disk, path) else {
+        return Ok(None);
+    };
+    match reader.next() {
+        Ok(Some(entry)) => match entry.record.command() {
+            Ok(Command::Lineage(record)) => Ok(Some(*record)),
+            _ => Ok(None),
+        },
+        Ok(None) => Ok(None),
+        Err(unisondb_wal::SegmentError::Io(e)) => Err(StartError::io(path, e)),
+        // Damage is told where the segment is needed, by whoever reads it.
+        Err(_) => Ok(None),
+    }
+}
+
+fn exists(disk: &dyn Disk, path: &Path) -> Result<bool, StartError> {
+    disk.exists(path).map_err(|e| StartError::io(path, e))
+}
+
+fn look_at_db(disk: &dyn Disk, places: &Places) -> Result<Db, StartError> {
+    let file = match disk.open(&places.data, Access::Read) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Db::Missing),
+        Err(e) => return Err(StartError::io(&places.data, e)),
+    };
+    let source = FileSource(file);
+    let wrong = |e: image::Error| match e {
+        image::Error::Io(e) => StartError::io(&places.data, e),
+        other => corrupted(places, other.to_string()),
+    };
+    let trailer = Trailer::find(&source).map_err(wrong)?;
+    if let Some(trailer) = &trailer {
+        trailer.verify(&source).map_err(wrong)?;
+    }
+    let image = Image::open(source).map_err(wrong)?;
+    let owner = files::read_owner(disk, places)?;
+    let kept_owner = meta_entry(&image, position::OWNER, places)?;
+    let ours = trailer.is_none() && owner.is_some() && owner == kept_owner;
+    let unproven = !ours && trailer.is_none();
+    if unproven {
+        // Nobody vouches for these bytes: follow every page before anything is mapped.
+        image.scan().map_err(wrong)?;
+    }
+    let Some(bytes) = meta_entry(&image, position::POSITION, places)? else {
+        return if image.meta().entries <= 1 {
+            Ok(Db::Blank)
+        } else {
+            Err(corrupted(
+                places,
+                "it is an LMDB file, but not one of UnisonDB's".to_owned(),
+            ))
+        };
+    };
+    let position: Position = codec::decode(&bytes).map_err(|e| corrupted(places, e.to_string()))?;
+    if position.format != position::FORMAT {
+        return Err(StartError::Refused(format!(
+            "{} has format {}, this release reads {}: use the release that wrote it, or a newer one",
+            places.data.display(),
+            position.format,
+            position::FORMAT
+        )));
+    }
+    let bytes = meta_entry(&image, position::LINEAGE, places)?
+        .ok_or_else(|| corrupted(places, "it has a position but no lineage".to_owned()))?;
+    let history = codec::decode(&bytes).map_err(|e| corrupted(places, e.to_string()))?;
+    let state = State { position, history };
+    if unproven {
+        let digest = digest_of(&image).map_err(|e| corrupted(places, e))?;
+        if digest != state.position.digest {
+            let why = format!(
+                "its entries have the digest {digest}, it says {}",
+                state.position.digest
+            );
+            return Err(corrupted(places, why));
+        }
+    }
+    if let Some(t) = &trailer
+        && (t.lsn != state.position.lsn || t.digest != state.position.digest)
+    {
+        return Err(corrupted(
+            places,
+            format!(
+                "its trailer says LSN {} and digest {}, the state in it LSN {} and digest {}",
+                t.lsn, t.digest, state.position.lsn, state.position.digest
+            ),
+        ));
+    }
+    Ok(if ours {
+        Db::Live(state)
+    } else {
+        Db::Image {
+            state,
+            cut_to: trailer.map(|t| t.image_bytes),
+        }
+    })
+}
+
+/// Checks every entry of an image and adds up their digest.
+///
+/// # Errors
+/// In words: the first entry or page that is not what was written.
+pub(crate) fn digest_of<S: Source>(image: &Image<S>) -> Result<Digest, String> {
+    let mut digest = Digest::EMPTY;
+    for item in image.iter() {
+        let item = item.map_err(|e| e.to_string())?;
+        let entry = entry::open(&item.key, &item.value).map_err(|e| e.to_string())?;
+        if table::Table::of(&item.key).is_some_and(table::Table::in_digest) {
+            digest.add(&entry.hash);
+        }
+    }
+    Ok(digest)
+}
+
+fn corrupted(places: &Places, why: String) -> StartError {
+    StartError::Corrupted {
+        path: places.data.clone(),
+        why,
+        rebuild: "",
+    }
+}
+
+/// The payload of an entry about the state, checked; `None` when there is none.
+fn meta_entry<S: Source>(
+    image: &Image<S>,
+    name: &str,
+    places: &Places,
+) -> Result<Option<Vec<u8>>, StartError> {
+    let key = table::meta(name);
+    let wrong = |e: String| corrupted(places, e);
+    let Some(bytes) = image.get(&key).map_err(|e| wrong(e.to_string()))? else {
+        return Ok(None);
+    };
+    let e = entry::open(&key, &bytes).map_err(|e| wrong(e.to_string()))?;
+    Ok(Some(e.payload.to_vec()))
+}
+
+/// The highest segment id in the state, in `wal/`, in what was set aside, and among the backups.
+fn highest_known(
+    disk: &dyn Disk,
+    folders: &Folders,
+    found: &Findings,
+) -> Result<SegmentId, StartError> {
+    let in_wal = found.segments.keys().chain(found.bad.keys()).copied().max();
+    let in_state = found.db.state().map(|s| s.position.segment);
+    let mut highest = in_wal.max(in_state).unwrap_or(SegmentId::ZERO);
+    for folder in list(disk, &folders.home)? {
+        if folder.kind == EntryKind::Folder && folder.name.starts_with("wal.") {
+            highest = highest.max(highest_in(disk, &folders.home.join(&folder.name), 1)?);
+        }
+    }
+    Ok(highest.max(highest_in(disk, &folders.backups, BACKUP_DEPTH)?))
+}
+
+fn highest_in(disk: &dyn Disk, folder: &Path, depth: usize) -> Result<SegmentId, StartError> {
+    let mut highest = SegmentId::ZERO;
+    for e in list(disk, folder)? {
+        match e.kind {
+            EntryKind::Folder if depth > 1 => {
+                highest = highest.max(highest_in(disk, &folder.join(&e.name), depth - 1)?);
+            }
+            EntryKind::File => {
+                // Compressed copies count too: `000000043.wal.gz`.
+                let name = e.name.find(".wal").map_or("", |at| &e.name[..at + 4]);
+                highest = highest.max(SegmentId::parse_file_name(name).unwrap_or(SegmentId::ZERO));
+            }
+            _ => {}
+        }
+    }
+    Ok(highest)
+}
+
+/// What a folder holds; nothing, when it is not there or not ours to read (the backups of another
+/// user do not stop a start).
+fn list(disk: &dyn Disk, folder: &Path) -> Result<Vec<unisondb_platform::FolderEntry>, StartError> {
+    match disk.list(folder) {
+        Ok(entries) => Ok(entries),
+        Err(e) => match e.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(Vec::new()),
+            io::ErrorKind::PermissionDenied => {
+                tracing::warn!(folder = %folder.display(), "cannot be read: segment ids in it are not known");
+                Ok(Vec::new())
+            }
+            _ => Err(StartError::io(folder, e)),
+        },
+    }
+}
+
+impl Findings {
+    /// The history of a lineage, as far as its first segment or the state tells.
+    pub(super) fn history(&self, lineage: LineageId) -> Option<&LineageRecord> {
+        self.lineages.get(&lineage).or_else(|| {
+            self.db
+                .state()
+                .map(|s| &s.history)
+                .filter(|h| h.lineage == lineage)
+        })
+    }
+
+    /// Where the state stands: zero without one.
+    pub(super) fn stands_at(&self) -> Lsn {
+        self.db.state().map_or(Lsn::ZERO, |s| s.position.lsn)
+    }
+}

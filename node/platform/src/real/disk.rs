@@ -1,0 +1,214 @@
+//! [`RealDisk`]: the operating system's file system.
+
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FlockOperation, fdatasync, flock, fsync, statvfs};
+
+use crate::{Access, Disk, EntryKind, File, FolderEntry, Lock, Meta, Space};
+
+/// The operating system's file system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RealDisk;
+
+/// A file of ours: read and written by nobody else.
+const FILE_MODE: u32 = 0o600;
+/// A folder of ours.
+const FOLDER_MODE: u32 = 0o700;
+
+impl Disk for RealDisk {
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
+        let mut options = fs::OpenOptions::new();
+        options.read(true).mode(FILE_MODE);
+        match access {
+            Access::Read => {}
+            Access::Write => {
+                options.write(true);
+            }
+            Access::CreateNew => {
+                options.write(true).create_new(true);
+            }
+        }
+        let file = options.open(path)?;
+        // The kernel opens a folder for reading and fails only at the first read.
+        if access == Access::Read && file.metadata()?.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        Ok(Arc::new(RealFile(file)))
+    }
+
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        fs::DirBuilder::new().mode(FOLDER_MODE).create(path)
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<FolderEntry>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let kind = match entry.file_type() {
+                // Some file systems must stat for the kind: gone in between is not there.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                kind => kind_of(kind?),
+            };
+            found.push((entry.file_name(), kind));
+        }
+        found.sort_by(|a, b| a.0.as_bytes().cmp(b.0.as_bytes()));
+        let entry = |(name, kind): (std::ffi::OsString, EntryKind)| FolderEntry {
+            name: name.to_string_lossy().into_owned(),
+            kind,
+        };
+        Ok(found.into_iter().map(entry).collect())
+    }
+
+    fn meta(&self, path: &Path) -> io::Result<Meta> {
+        let meta = fs::metadata(path)?;
+        Ok(Meta {
+            kind: kind_of(meta.file_type()),
+            len: meta.len(),
+        })
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir(path)
+    }
+
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        let folder = fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(rustix::fs::OFlags::DIRECTORY.bits().cast_signed())
+            .open(folder)?;
+        Ok(fsync(folder)?)
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        let volume = statvfs(path)?;
+        // Blocks are counted in fragments; available leaves out what is kept for root.
+        Ok(Space {
+            total: volume.f_blocks.saturating_mul(volume.f_frsize),
+            available: volume.f_bavail.saturating_mul(volume.f_frsize),
+        })
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
+        // std opens close-on-exec: a child process does not keep the lock alive.
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(FILE_MODE)
+            .open(path)?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Box::new(RealLock { _file: file }))
+    }
+
+    fn native(&self, folder: &Path) -> io::Result<PathBuf> {
+        Ok(folder.to_path_buf())
+    }
+}
+
+fn kind_of(kind: fs::FileType) -> EntryKind {
+    if kind.is_file() {
+        EntryKind::File
+    } else if kind.is_dir() {
+        EntryKind::Folder
+    } else {
+        EntryKind::Other
+    }
+}
+
+struct RealFile(fs::File);
+
+impl File for RealFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_at(buf, offset)
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
+        self.0.write_at(buf, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        // fdatasync writes the length too when it has changed: all that a read needs.
+        Ok(fdatasync(&self.0)?)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+}
+
+/// The lock goes with the open file description, so with the process.
+struct RealLock {
+    _file: fs::File,
+}
+
+impl Lock for RealLock {}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+    use crate::{DiskExt, FileExt as _, conformance};
+
+    #[test]
+    fn the_real_disk_keeps_the_contract() {
+        let scratch = tempfile::tempdir().unwrap();
+        let made = std::sync::atomic::AtomicU32::new(0);
+        conformance::disk(&|| {
+            let n = made.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let folder = scratch.path().join(n.to_string());
+            RealDisk.create_folder(&folder).unwrap();
+            (Arc::new(RealDisk), folder)
+        });
+        conformance::native(&RealDisk, scratch.path());
+    }
+
+    #[test]
+    fn nobody_else_reads_what_we_make() {
+        let scratch = tempfile::tempdir().unwrap();
+        let [folder, file, lock] = ["folder", "file", "lock"].map(|n| scratch.path().join(n));
+        RealDisk.create_folder(&folder).unwrap();
+        drop(RealDisk.open(&file, Access::CreateNew).unwrap());
+        let _lock = RealDisk.lock(&lock).unwrap();
+        for (path, mode) in [(folder, 0o700), (file, 0o600), (lock, 0o600)] {
+            let found = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+            assert_eq!(found & !mode, 0, "{} has mode {found:o}", path.display());
+        }
+    }
+
+    #[test]
+    fn a_link_is_followed_but_never_emptied() {
+        let scratch = tempfile::tempdir().unwrap();
+        let [there, link] = ["there", "link"].map(|n| scratch.path().join(n));
+        RealDisk.create_folder(&there).unwrap();
+        let file = RealDisk.open(&there.join("kept"), Access::CreateNew);
+        file.unwrap().write_all_at(b"abc", 0).unwrap();
+        symlink(&there, &link).unwrap();
+        assert_eq!(RealDisk.meta(&link).unwrap().kind, EntryKind::Folder);
+        assert_eq!(RealDisk.read(&link.join("kept"), 3).unwrap(), b"abc");
+        let entries = RealDisk.list(scratch.path()).unwrap();
+        assert_eq!(entries[0].kind, EntryKind::Other);
+        RealDisk.remove_all(&link).unwrap();
+        assert!(there.join("kept").exists() && !link.exists());
+    }
+}

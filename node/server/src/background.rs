@@ -1,0 +1,382 @@
+//! What a node does by itself: expires transactions, purges and scrubs sealed segments, makes room
+//! on a full disk, and lets each log do what is due.
+//!
+//! Promises: nothing is purged that is not sealed and flushed, nor the newest sealed segment, nor
+//! what a snapshot of the last hour or a hold needs (D10). Segments go by the age of their last
+//! record; when all logs together fill more than their share of the volume, the oldest go early,
+//! with a warning and `wal_purged_early_total`.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use unisondb_http::Note;
+use unisondb_platform::{OffloadExt as _, Platform};
+use unisondb_types::{Namespace, SegmentId, Stamp};
+use unisondb_wal::{SegmentInfo, SegmentState};
+
+use crate::config::{Durability, Setting as _};
+use crate::registry::Registry;
+use crate::writer::Lane;
+
+/// How often a full disk and owed checks are looked after.
+const ROOM_EVERY: Duration = Duration::from_secs(1);
+/// How often transactions are looked through for those whose time is up.
+const EXPIRE_EVERY: Duration = Duration::from_secs(5);
+/// How often old segments are looked for.
+const PURGE_EVERY: Duration = Duration::from_secs(30);
+/// How often the scrub takes up its next segments.
+const SCRUB_EVERY: Duration = Duration::from_secs(60);
+/// How long a snapshot that was handed out keeps the segments that it needs.
+const SNAPSHOT_HOLD_MICROS: u64 = 3_600 * 1_000_000;
+
+/// Starts all of it; each ends when `stop` turns true.
+pub(crate) fn start(registry: &Registry, stop: &watch::Receiver<bool>) -> JoinSet<()> {
+    let config = registry.config();
+    let mut tasks = JoinSet::new();
+    if config.durability == Durability::Interval {
+        let every = config.durability_interval;
+        tasks.spawn(repeat(registry.clone(), stop.clone(), every, tick));
+    }
+    tasks.spawn(repeat(
+        registry.clone(),
+        stop.clone(),
+        ROOM_EVERY,
+        make_room,
+    ));
+    tasks.spawn(repeat(registry.clone(), stop.clone(), EXPIRE_EVERY, expire));
+    tasks.spawn(repeat(registry.clone(), stop.clone(), PURGE_EVERY, purge));
+    if !config.scrub_interval.is_zero() {
+        tasks.spawn(scrub(registry.clone(), stop.clone(), config.scrub_interval));
+    }
+    tasks
+}
+
+async fn repeat<F: Future<Output = ()> + Send>(
+    registry: Registry,
+    mut stop: watch::Receiver<bool>,
+    every: Duration,
+    act: impl Fn(Registry) -> F + Send,
+) {
+    while !stopped_within(&registry, &mut stop, every).await {
+        act(registry.clone()).await;
+    }
+}
+
+/// Waits; whether the node stops.
+async fn stopped_within(
+    registry: &Registry,
+    stop: &mut watch::Receiver<bool>,
+    time: Duration,
+) -> bool {
+    tokio::select! {
+        biased;
+        _ = stop.wait_for(|stop| *stop) => true,
+        () = registry.platform_of().clock.sleep(time) => false,
+    }
+}
+
+async fn tick(registry: Registry) {
+    for lane in registry.lanes() {
+        lane.tick();
+    }
+}
+
+/// Aborts transactions that were idle or open for too long.
+async fn expire(registry: Registry) {
+    let now = registry.platform_of().clock.now();
+    for lane in registry.lanes() {
+        let expired = match lane.engine().expired_transactions(now) {
+            Ok(expired) => expired,
+            Err(error) => {
+                tracing::warn!(namespace = %lane.engine().namespace(), %error, "transactions cannot be looked through");
+                continue;
+            }
+        };
+        for id in expired {
+            if let Err(error) = lane.expire(id).await {
+                tracing::debug!(%id, %error, "an expired transaction is not yet aborted");
+                break;
+            }
+        }
+    }
+}
+
+/// On a full disk: flush and purge, with the room kept for that if they need it.
+async fn make_room(registry: Registry) {
+    let mut starved = false;
+    for lane in registry.lanes() {
+        let labels = [("namespace", lane.engine().namespace().to_string())];
+        metrics::gauge!("clock_behind_log_seconds", &labels).set(lane.clock_behind().as_secs_f64());
+        let full = lane.take_starved();
+        // What met the full disk, and owed checks, are tried again.
+        if full || !lane.engine().wal().unsealed_ended().is_empty() {
+            lane.nudge();
+        }
+        starved |= full;
+    }
+    if !starved && registry.ballast().is_held() {
+        return;
+    }
+    let lanes = registry.lanes();
+    let task = registry.clone();
+    let offload = &registry.platform_of().offload;
+    let flush_wants_room = offload.blocking(move || {
+        let platform = task.platform_of();
+        let full = |lane: &Arc<Lane>| matches!(lane.engine().flush(), Err(e) if e.is_full());
+        if starved && lanes.iter().any(full) && task.ballast().give_up(platform) {
+            lanes.iter().any(full)
+        } else {
+            task.ballast().retake(platform);
+            false
+        }
+    });
+    if flush_wants_room.await {
+        tracing::warn!("the disk is full: the state cannot be flushed; free some room");
+    }
+    if starved {
+        purge(registry).await;
+    }
+}
+
+/// A segment that may go.
+#[derive(Debug, Clone)]
+struct Candidate {
+    lane: usize,
+    id: SegmentId,
+    bytes: u64,
+    last: Stamp,
+}
+
+/// Removes what need not be kept.
+async fn purge(registry: Registry) {
+    let offload = &registry.platform_of().offload;
+    let task = registry.clone();
+    offload.blocking(move || purge_now(&task)).await;
+}
+
+fn purge_now(registry: &Registry) {
+    let config = registry.config();
+    let platform = registry.platform_of();
+    let lanes = registry.lanes();
+    let now = platform.clock.now();
+    let mut candidates = Vec::new();
+    let mut held = 0;
+    for (at, lane) in lanes.iter().enumerate() {
+        let segments = lane.engine().wal().segments();
+        held += segments.iter().map(|s| s.bytes).sum::<u64>();
+        candidates.extend(may_go(at, lane, &segments, now));
+    }
+    let most = share_of_volume(
+        platform,
+        registry.directory().path(),
+        config.wal_retention_share,
+    );
+    let keep = micros(config.wal_retention);
+    let (by_age, early) = choose(candidates, now, keep, held, most);
+    for (at, lane) in lanes.iter().enumerate() {
+        let newest = |chosen: &[Candidate]| {
+            let mine = chosen.iter().filter(|c| c.lane == at).map(|c| c.id);
+            mine.max()
+        };
+        let (aged, crowded) = (newest(&by_age), newest(&early));
+        let Some(up_to) = aged.max(crowded) else {
+            continue;
+        };
+        let namespace = lane.engine().namespace();
+        match lane.engine().wal().purge(up_to) {
+            Ok(gone) if gone.is_empty() => {}
+            Ok(gone) => {
+                tracing::info!(%namespace, segments = gone.len(), up_to = %up_to, "old segments removed");
+                if let Some(up_to) = crowded.filter(|id| gone.contains(id)) {
+                    early_purge(namespace, up_to, &config.wal_retention_share.print());
+                }
+            }
+            Err(error) => tracing::warn!(%namespace, %error, "old segments cannot be removed"),
+        }
+    }
+}
+
+fn early_purge(namespace: &Namespace, up_to: SegmentId, share: &str) {
+    let labels = [("namespace", namespace.to_string())];
+    metrics::counter!("wal_purged_early_total", &labels).increment(1);
+    tracing::warn!(
+        %namespace, %up_to, share,
+        "segments younger than wal_retention were removed: the logs fill their share of the volume; back up more often, or give them a larger volume"
+    );
+}
+
+/// Segments of one log that nothing needs, oldest first; without regard to their age.
+fn may_go(at: usize, lane: &Lane, segments: &[SegmentInfo], now: Stamp) -> Vec<Candidate> {
+    let flushed = lane.engine().positions().flushed;
+    let status = lane.engine().backup_status();
+    // Whoever took a snapshot lately will want what was written since: what it needs is younger.
+    let needed = status
+        .btree
+        .last_success
+        .filter(|at| now.micros_since(*at) < SNAPSHOT_HOLD_MICROS);
+    let free = segments.iter().take_while(|s| {
+        s.state == SegmentState::Sealed
+            && s.last_lsn.is_some_and(|lsn| lsn <= flushed)
+            && needed.is_none_or(|since| s.last_stamp < since)
+    });
+    free.map(|s| Candidate {
+        lane: at,
+        id: s.id,
+        bytes: s.bytes,
+        last: s.last_stamp,
+    })
+    .collect()
+}
+
+/// Which of the candidates go: by age, and early because all logs hold `held` of at most `most`.
+fn choose(
+    mut candidates: Vec<Candidate>,
+    now: Stamp,
+    keep_micros: u64,
+    held: u64,
+    most: u64,
+) -> (Vec<Candidate>, Vec<Candidate>) {
+    candidates.sort_by_key(|c| (c.last, c.lane, c.id));
+    let (aged, young): (Vec<_>, Vec<_>) = candidates
+        .into_iter()
+        .partition(|c| now.micros_since(c.last) > keep_micros);
+    let mut left = held - aged.iter().map(|c| c.bytes).sum::<u64>();
+    let early = young.into_iter().take_while(|c| {
+        let over = left > most;
+        left = left.saturating_sub(if over { c.bytes } else { 0 });
+        over
+    });
+    let early = early.collect();
+    (aged, early)
+}
+
+fn share_of_volume(platform: &Platform, path: &Path, share: crate::config::Share) -> u64 {
+    // A volume that cannot be asked has no limit: age alone decides.
+    let space = platform.disk.space(path);
+    space.map_or(u64::MAX, |space| share.of(space.total))
+}
+
+/// Reads every sealed segment once in `interval`, spread over it.
+async fn scrub(registry: Registry, mut stop: watch::Receiver<bool>, interval: Duration) {
+    // A node that is restarted daily must not read the first seventh every time.
+    let mut at = SegmentId::new(u64::from_le_bytes(
+        registry.platform_of().entropy.id()[..8]
+            .try_into()
+            .expect("8 of 16 bytes"),
+    ));
+    let mut credit = Duration::ZERO;
+    while !stopped_within(&registry, &mut stop, SCRUB_EVERY).await {
+        credit += SCRUB_EVERY;
+        let lanes = registry.lanes();
+        let sealed = lanes
+            .iter()
+            .map(|lane| sealed_ids(lane).len())
+            .sum::<usize>();
+        let Ok(count) = u32::try_from(sealed.max(1)) else {
+            continue;
+        };
+        let each = (interval / count).max(Duration::from_millis(1));
+        while credit >= each {
+            credit -= each;
+            let next = lanes
+                .iter()
+                .filter_map(|lane| Some((sealed_ids(lane).into_iter().find(|id| *id > at)?, lane)))
+                .min_by_key(|(id, _)| *id);
+            let Some((id, _)) = next else {
+                at = SegmentId::ZERO;
+                break;
+            };
+            at = id;
+            // The same id may stand in several logs.
+            for lane in &lanes {
+                if sealed_ids(lane).contains(&id) {
+                    scrub_one(&registry, lane, id).await;
+                }
+            }
+        }
+    }
+}
+
+fn sealed_ids(lane: &Lane) -> Vec<SegmentId> {
+    let segments = lane.engine().wal().segments();
+    let sealed = segments
+        .iter()
+        .filter(|s| s.state == SegmentState::Sealed)
+        .map(|s| s.id);
+    sealed.collect()
+}
+
+async fn scrub_one(registry: &Registry, lane: &Arc<Lane>, id: SegmentId) {
+    let task = lane.clone();
+    let offload = &registry.platform_of().offload;
+    let result = offload
+        .blocking(move || task.engine().wal().scrub(id).map(drop))
+        .await;
+    let namespace = lane.engine().namespace();
+    let labels = [("namespace", namespace.to_string())];
+    metrics::counter!("wal_scrubbed_segments_total", &labels).increment(1);
+    // Purged while it was read: nothing to say.
+    let gone = !sealed_ids(lane).contains(&id);
+    if let Err(error) = result.map_err(|e| e.to_string())
+        && !gone
+    {
+        metrics::counter!("wal_scrub_failures_total", &labels).increment(1);
+        tracing::error!(%namespace, segment = %id, error, "the scrub found a damaged segment");
+        lane.note(Note {
+            field: "scrub",
+            value: "damaged".to_owned(),
+            text: format!("segment {id}: {error}; put a backup of it in its place"),
+            degraded: true,
+        });
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: u64 = 3_600_000_000;
+
+    fn candidate(lane: usize, id: u64, hours: u64) -> Candidate {
+        Candidate {
+            lane,
+            id: SegmentId::new(id),
+            bytes: 10,
+            last: Stamp::from_micros(hours * HOUR),
+        }
+    }
+
+    fn ids(chosen: &[Candidate]) -> Vec<(usize, u64)> {
+        chosen.iter().map(|c| (c.lane, c.id.get())).collect()
+    }
+
+    #[test]
+    fn segments_go_by_age_and_early_only_as_far_as_the_share_wants() {
+        let now = Stamp::from_micros(100 * HOUR);
+        let all = vec![
+            candidate(0, 1, 10),
+            candidate(0, 2, 60),
+            candidate(0, 3, 90),
+            candidate(1, 1, 20),
+            candidate(1, 2, 70),
+        ];
+        let (aged, early) = choose(all.clone(), now, 50 * HOUR, 50, 100);
+        assert_eq!((ids(&aged), ids(&early)), (vec![(0, 1), (1, 1)], vec![]));
+        let (aged, early) = choose(all.clone(), now, 50 * HOUR, 50, 15);
+        assert_eq!(ids(&aged), [(0, 1), (1, 1)]);
+        assert_eq!(
+            ids(&early),
+            [(0, 2), (1, 2)],
+            "30 held, 15 allowed: the two oldest"
+        );
+        let (_, early) = choose(all, now, 50 * HOUR, 50, 0);
+        assert_eq!(early.len(), 3);
+    }
+}

@@ -1,0 +1,471 @@
+//! The data directory: one process at a time, who this node is, which namespaces lie in it.
+//!
+//! ```text
+//! DATA/LOCK              held while a process uses the directory; a leftover one means nothing
+//! DATA/node              cluster id, name, ids of deleted namespaces (TOML, published whole)
+//! DATA/ballast           room kept for a full disk
+//! DATA/NAME/{db,wal}     a namespace            or, flat:  DATA/{db,wal}  the only one
+//! DATA/backups/NAME      its backups            (never a namespace, nor trash/ and names with a dot)
+//! DATA/trash/NAME.TIME   a namespace that was deleted
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use unisondb_platform::{DiskExt as _, EntryKind, Lock, Platform};
+use unisondb_types::{ClusterId, LineageId, Namespace, SegmentId};
+
+/// The `node` file is a few hundred bytes; one longer than this is not ours.
+const NODE_BYTES: u64 = 1 << 20;
+
+/// Why the data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// Not ours to read or write.
+    #[error("permission denied: {}", .0.display())]
+    Permission(PathBuf),
+    /// Another process uses it.
+    #[error("the data directory {} is in use by another process (it holds LOCK); stop it, or choose another --data-dir", .0.display())]
+    InUse(PathBuf),
+    /// Both layouts at once.
+    #[error(
+        "{} holds db/ or wal/ directly and also the namespace {namespace}: which one is meant cannot be told; move one of them away",
+        path.display()
+    )]
+    BothLayouts {
+        /// The data directory.
+        path: PathBuf,
+        /// A namespace with a folder of its own.
+        namespace: Namespace,
+    },
+    /// The `node` file is not what this program writes.
+    #[error("{} is damaged: {why}; put it back from a copy, or remove it to make this a new node", path.display())]
+    Node {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// Anything else of the disk.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A data directory that this process holds.
+pub struct Directory {
+    platform: Platform,
+    path: PathBuf,
+    node: Mutex<NodeFile>,
+    _lock: Box<dyn Lock>,
+}
+
+/// What lies in a data directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Layout {
+    /// `db/` and `wal/` lie in it directly: one namespace, named inside the snapshot.
+    Flat,
+    /// A folder a namespace.
+    Folders(Vec<Namespace>),
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct NodeFile {
+    format: u32,
+    cluster: ClusterId,
+    name: String,
+    /// Lineages begun by a restore that have since been started with `--cluster` or `--config`:
+    /// they are no longer isolated (D21).
+    #[serde(default)]
+    released: BTreeSet<LineageId>,
+    /// Highest segment id of each deleted namespace: one made again goes on above (P12).
+    #[serde(default)]
+    retired: BTreeMap<String, u64>,
+}
+
+const FORMAT: u32 = 1;
+
+impl Directory {
+    /// Makes the directory if it is not there, locks it, and reads or makes its `node` file.
+    /// `path` is absolute.
+    ///
+    /// # Errors
+    /// [`DirectoryError`].
+    pub fn open(
+        platform: &Platform,
+        path: &Path,
+        name: Option<&str>,
+    ) -> Result<Directory, DirectoryError> {
+        let disk = &platform.disk;
+        disk.create_folders(path).map_err(|e| io_error(path, e))?;
+        let lock_path = path.join("LOCK");
+        let lock = disk.lock(&lock_path).map_err(|e| match e.kind() {
+            io::ErrorKind::WouldBlock => DirectoryError::InUse(path.to_owned()),
+            // Whoever may not write here may not run a node here: the folder is what to change.
+            io::ErrorKind::PermissionDenied if !matches!(disk.exists(&lock_path), Ok(true)) => {
+                DirectoryError::Permission(path.to_owned())
+            }
+            _ => io_error(&lock_path, e),
+        })?;
+        let node_path = path.join("node");
+        let known = match disk.read(&node_path, NODE_BYTES) {
+            Ok(bytes) => Some(parse_node(&node_path, &bytes)?),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(e) => return Err(io_error(&node_path, e)),
+        };
+        let mut node = known.clone().map_or_else(
+            || NodeFile {
+                format: FORMAT,
+                cluster: ClusterId::from_bytes(platform.entropy.id()),
+                name: String::new(),
+                released: BTreeSet::new(),
+                retired: BTreeMap::new(),
+            },
+            |known| known,
+        );
+        match name {
+            Some(name) => node.name = name.to_owned(),
+            None if node.name.is_empty() => node.name = default_name(&node.cluster),
+            None => {}
+        }
+        let changed = known.is_none_or(|known| known.name != node.name);
+        let directory = Directory {
+            platform: platform.clone(),
+            path: path.to_owned(),
+            node: Mutex::new(node.clone()),
+            _lock: lock,
+        };
+        if changed {
+            directory.publish(&node)?;
+        }
+        Ok(directory)
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The cluster that namespaces made here belong to.
+    pub fn cluster(&self) -> ClusterId {
+        self.node.lock().cluster
+    }
+
+    /// The node's name.
+    pub fn name(&self) -> String {
+        self.node.lock().name.clone()
+    }
+
+    /// Whether cluster settings may act on a namespace whose lineage a restore began.
+    pub fn is_released(&self, lineage: LineageId) -> bool {
+        self.node.lock().released.contains(&lineage)
+    }
+
+    /// Records that cluster settings may act on such a lineage.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn release(&self, lineage: LineageId) -> Result<(), DirectoryError> {
+        self.change(|node| {
+            node.released.insert(lineage);
+        })
+    }
+
+    /// The highest segment id of a namespace of that name that was deleted here.
+    pub fn retired(&self, namespace: &Namespace) -> Option<SegmentId> {
+        let node = self.node.lock();
+        node.retired
+            .get(namespace.as_str())
+            .map(|id| SegmentId::new(*id))
+    }
+
+    /// Records the highest segment id of a namespace that is about to be deleted.
+    ///
+    /// # Errors
+    /// The file cannot be written: the namespace must not be deleted.
+    pub fn retire(&self, namespace: &Namespace, highest: SegmentId) -> Result<(), DirectoryError> {
+        self.change(|node| {
+            let known = node.retired.entry(namespace.to_string()).or_default();
+            *known = highest.get().max(*known);
+        })
+    }
+
+    /// The folder of a namespace.
+    pub fn home(&self, namespace: &Namespace) -> PathBuf {
+        self.path.join(namespace.as_str())
+    }
+
+    /// What lies here.
+    ///
+    /// # Errors
+    /// Both layouts at once; a folder that cannot be listed.
+    pub fn layout(&self) -> Result<Layout, DirectoryError> {
+        let disk = &self.platform.disk;
+        let list = |folder: &Path| disk.list(folder).map_err(|e| io_error(folder, e));
+        let holds_data = |folder: &Path| {
+            let entries = list(folder)?;
+            Ok(entries.iter().any(|e| e.name == "db" || e.name == "wal"))
+        };
+        let mut namespaces = Vec::new();
+        for entry in list(&self.path)? {
+            let Ok(namespace) = entry.name.parse::<Namespace>() else {
+                continue;
+            };
+            let folder = self.path.join(&entry.name);
+            let is_folder = match entry.kind {
+                EntryKind::Folder => true,
+                EntryKind::File => false,
+                // A namespace may lie on another volume behind a link.
+                EntryKind::Other => matches!(
+                    disk.meta(&folder), Ok(meta) if meta.kind == EntryKind::Folder
+                ),
+            };
+            if is_folder && holds_data(&folder)? {
+                namespaces.push(namespace);
+            }
+        }
+        if self.is_flat()? {
+            return match namespaces.into_iter().next() {
+                None => Ok(Layout::Flat),
+                Some(namespace) => Err(DirectoryError::BothLayouts {
+                    path: self.path.clone(),
+                    namespace,
+                }),
+            };
+        }
+        Ok(Layout::Folders(namespaces))
+    }
+
+    /// Flat is a directory with a state or a log in it; empty `db/` and `wal/` are neither.
+    fn is_flat(&self) -> Result<bool, DirectoryError> {
+        let disk = &self.platform.disk;
+        let names = |folder: &str| {
+            let folder = self.path.join(folder);
+            match disk.list(&folder) {
+                Ok(entries) => Ok(entries),
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                    ) =>
+                {
+                    Ok(Vec::new())
+                }
+                Err(e) => Err(io_error(&folder, e)),
+            }
+        };
+        let state = names("db")?.iter().any(|e| e.name == "data.mdb");
+        Ok(state
+            || names("wal")?
+                .iter()
+                .any(|e| SegmentId::parse_file_name(&e.name).is_some()))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut NodeFile)) -> Result<(), DirectoryError> {
+        let mut node = self.node.lock();
+        let mut next = node.clone();
+        change(&mut next);
+        self.publish(&next)?;
+        *node = next;
+        Ok(())
+    }
+
+    fn publish(&self, node: &NodeFile) -> Result<(), DirectoryError> {
+        let path = self.path.join("node");
+        let text = toml::to_string(node).expect("a few texts and numbers are TOML");
+        let disk = &self.platform.disk;
+        disk.publish(&path, text.as_bytes())
+            .map_err(|e| io_error(&path, e))
+    }
+}
+
+fn parse_node(path: &Path, bytes: &[u8]) -> Result<NodeFile, DirectoryError> {
+    let damaged = |why: String| DirectoryError::Node {
+        path: path.to_owned(),
+        why,
+    };
+    let text = std::str::from_utf8(bytes).map_err(|e| damaged(e.to_string()))?;
+    let node: NodeFile = toml::from_str(text).map_err(|e| damaged(e.message().to_owned()))?;
+    if node.format != FORMAT {
+        return Err(damaged(format!(
+            "format {} is not known to this release",
+            node.format
+        )));
+    }
+    Ok(node)
+}
+
+/// The host's name; without one, a name drawn from the id.
+fn default_name(cluster: &ClusterId) -> String {
+    let host = rustix::system::uname();
+    let host = host.nodename().to_str().unwrap_or_default();
+    let fits = !host.is_empty() && host.bytes().all(|b| b.is_ascii_graphic());
+    if fits {
+        host.to_owned()
+    } else {
+        format!("node-{}", &cluster.to_string()[..8])
+    }
+}
+
+fn io_error(path: &Path, source: io::Error) -> DirectoryError {
+    let path = path.to_owned();
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => DirectoryError::Permission(path),
+        _ => DirectoryError::Io { path, source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use unisondb_platform::{Access, real};
+
+    fn scratch() -> (tempfile::TempDir, Platform) {
+        (tempfile::tempdir().unwrap(), real::platform())
+    }
+
+    fn open(platform: &Platform, path: &Path) -> Result<Directory, DirectoryError> {
+        Directory::open(platform, path, None)
+    }
+
+    fn file(platform: &Platform, path: &Path) {
+        platform
+            .disk
+            .create_folders(path.parent().unwrap())
+            .unwrap();
+        platform.disk.open(path, Access::CreateNew).unwrap();
+    }
+
+    #[test]
+    fn a_directory_is_used_by_one_process_and_a_stale_lock_means_nothing() {
+        let (dir, platform) = scratch();
+        let path = dir.path().join("a/b");
+        let held = open(&platform, &path).unwrap();
+        let error = open(&platform, &path).err().unwrap();
+        assert!(matches!(error, DirectoryError::InUse(_)), "{error}");
+        drop(held);
+        assert!(platform.disk.exists(&path.join("LOCK")).unwrap());
+        open(&platform, &path).unwrap();
+    }
+
+    #[test]
+    fn a_node_stays_who_it_is_and_may_be_renamed() {
+        let (dir, platform) = scratch();
+        let first = open(&platform, dir.path()).unwrap();
+        let (cluster, name) = (first.cluster(), first.name());
+        assert!(!name.is_empty());
+        let restored = LineageId::from_bytes([7; 16]);
+        first.release(restored).unwrap();
+        drop(first);
+        let again = open(&platform, dir.path()).unwrap();
+        assert_eq!((again.cluster(), again.name()), (cluster, name));
+        assert!(again.is_released(restored));
+        assert!(!again.is_released(LineageId::from_bytes([8; 16])));
+        drop(again);
+        drop(Directory::open(&platform, dir.path(), Some("other")).unwrap());
+        assert_eq!(open(&platform, dir.path()).unwrap().name(), "other");
+    }
+
+    #[test]
+    fn ids_of_a_deleted_namespace_are_never_used_again() {
+        let (dir, platform) = scratch();
+        let users: Namespace = "users".parse().unwrap();
+        let directory = open(&platform, dir.path()).unwrap();
+        assert_eq!(directory.retired(&users), None);
+        directory.retire(&users, SegmentId::new(7)).unwrap();
+        directory.retire(&users, SegmentId::new(3)).unwrap();
+        drop(directory);
+        let directory = open(&platform, dir.path()).unwrap();
+        assert_eq!(directory.retired(&users), Some(SegmentId::new(7)));
+    }
+
+    #[test]
+    fn a_damaged_node_file_is_named_not_replaced() {
+        let (dir, platform) = scratch();
+        let path = dir.path().join("node");
+        for bad in [
+            "",
+            "cluster = 1",
+            "\u{0}",
+            "format = 9\ncluster=\"00000000000000000000000000000000\"\nname=\"x\"",
+        ] {
+            platform.disk.publish(&path, bad.as_bytes()).unwrap();
+            let error = open(&platform, dir.path()).err().unwrap();
+            assert!(
+                matches!(error, DirectoryError::Node { .. }),
+                "{bad:?}: {error}"
+            );
+            assert_eq!(platform.disk.read(&path, 999).unwrap(), bad.as_bytes());
+        }
+    }
+
+    #[test]
+    fn namespaces_are_the_folders_that_hold_db_or_wal() {
+        let (dir, platform) = scratch();
+        let directory = open(&platform, dir.path()).unwrap();
+        assert_eq!(directory.layout().unwrap(), Layout::Folders(vec![]));
+        for folder in [
+            "users/db",
+            "orders/wal",
+            "empty",
+            "backups/users/wal",
+            "backups/wal",
+            "trash/old/db",
+            "users.partial/db",
+            ".hidden/db",
+            "lost+found/db",
+        ] {
+            platform
+                .disk
+                .create_folders(&dir.path().join(folder))
+                .unwrap();
+        }
+        let found = vec!["orders".parse().unwrap(), "users".parse().unwrap()];
+        assert_eq!(directory.layout().unwrap(), Layout::Folders(found));
+    }
+
+    #[test]
+    fn a_snapshot_directly_in_the_directory_is_the_flat_layout() {
+        for inside in ["db/data.mdb", "wal/000000001.wal"] {
+            let (dir, platform) = scratch();
+            let directory = open(&platform, dir.path()).unwrap();
+            platform
+                .disk
+                .create_folders(&dir.path().join("db"))
+                .unwrap();
+            platform
+                .disk
+                .create_folders(&dir.path().join("wal"))
+                .unwrap();
+            assert_eq!(directory.layout().unwrap(), Layout::Folders(vec![]));
+            file(&platform, &dir.path().join(inside));
+            assert_eq!(directory.layout().unwrap(), Layout::Flat, "{inside}");
+            platform
+                .disk
+                .create_folders(&dir.path().join("users/db"))
+                .unwrap();
+            let error = directory.layout().unwrap_err();
+            assert!(
+                matches!(error, DirectoryError::BothLayouts { .. }),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_is_named_in_the_documented_words() {
+        let denied = io_error(
+            Path::new("/var/unison/data"),
+            io::ErrorKind::PermissionDenied.into(),
+        );
+        assert_eq!(denied.to_string(), "permission denied: /var/unison/data");
+    }
+}

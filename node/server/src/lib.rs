@@ -1,0 +1,31 @@
+//! A node, put together: configuration, data directory, listeners, namespaces and their writer,
+//! the HTTP surface, and what a node does by itself.
+//!
+//! ```text
+//!  config ─► listen ─► node::start ─► directory ─► registry ─► one Lane a namespace: log loop, apply loop
+//!                          │                          ▲
+//!                          ├─► http::serve ───────────┘ Host, Writer
+//!                          └─► background: expiry, retention, scrub, room
+//! ```
+//!
+//! [`start`] is what the binary `unisondb`, the tests and the simulator call; the binary only reads
+//! the configuration, binds the listeners and waits for signals.
+
+mod background;
+mod ballast;
+pub mod config;
+pub mod directory;
+pub mod greeting;
+pub mod listen;
+mod namespaces;
+mod node;
+mod registry;
+pub mod telemetry;
+#[cfg(test)]
+mod tests;
+pub mod tls;
+mod writer;
+
+pub use node::{Parts, Running, StartError, start};
+pub use registry::Registry;
+pub use writer::SingleWriter;

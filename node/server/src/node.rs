@@ -1,0 +1,278 @@
+//! [`start`]: puts a node together out of its parts, the program's and the simulator's alike.
+//!
+//! Order: the directory is locked and looked at; the listeners serve, health first; then the
+//! namespaces are opened, each on a thread that may block. So a restore of many gigabytes answers
+//! `/health` from the first moment (A6), and data as soon as it is there.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use unisondb_http::{Connections, HostError, RenderMetrics, Settings, Tokens};
+use unisondb_platform::{DiskExt as _, OffloadExt as _, Platform};
+use unisondb_types::Namespace;
+
+use crate::config::{Config, Durability, Effective};
+use crate::directory::{Directory, DirectoryError, Layout};
+use crate::namespaces::Outcome;
+use crate::registry::{Registry, Wanted, wait};
+use crate::tls::{self, TlsError};
+use crate::{background, listen};
+
+/// After a stop requests have [`Connections::drain`] to end; a listener that is not done by then
+/// is cut off.
+const CUT_OFF: Duration = Duration::from_secs(15);
+/// A tokens file longer than this is none.
+const TOKENS_BYTES: u64 = 16 << 20;
+
+/// What a node is made of.
+pub struct Parts {
+    /// The machine.
+    pub platform: Platform,
+    /// The configuration.
+    pub effective: Effective,
+    /// Where it listens; bound already.
+    pub listeners: Vec<TcpListener>,
+    /// What renders the process's metrics, if it has a recorder.
+    pub render_metrics: Option<RenderMetrics>,
+}
+
+/// Why a node does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The tokens file is not one.
+    #[error("{}: {why}", path.display())]
+    Tokens {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// Certificate or key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The only namespace there is cannot be opened.
+    #[error("{0}")]
+    OnlyNamespace(HostError),
+}
+
+/// A node that runs.
+pub struct Running {
+    registry: Registry,
+    addresses: Vec<SocketAddr>,
+    scheme: &'static str,
+    first_start: bool,
+    opening: Vec<watch::Receiver<Outcome>>,
+    serving: JoinHandle<()>,
+    background: JoinSet<()>,
+    stop: watch::Sender<bool>,
+}
+
+/// Starts a node. It serves when this returns; [`Running::ready`] says when all is open.
+///
+/// # Errors
+/// [`StartError`], the last kind excepted.
+pub async fn start(parts: Parts) -> Result<Running, StartError> {
+    let Parts {
+        platform,
+        effective,
+        listeners,
+        render_metrics,
+    } = parts;
+    let config = effective.config.clone();
+    let path = absolute(&config.data_dir)?;
+    let (directory, layout) = {
+        let platform = platform.clone();
+        let name = config.node_name.clone();
+        let offload = platform.offload.clone();
+        let open = move || {
+            let directory = Directory::open(&platform, &path, name.as_deref())?;
+            let layout = directory.layout()?;
+            Ok::<_, DirectoryError>((directory, layout))
+        };
+        offload.blocking(open).await?
+    };
+    let tls = match (&config.tls_cert, &config.tls_key) {
+        (Some(cert), Some(key)) => Some(tls::load(platform.disk.as_ref(), cert, key)?),
+        _ => None,
+    };
+    let settings = Settings {
+        tokens: tokens(&platform, &config)?,
+        allowed_origins: config.allowed_origins.clone(),
+        allowed_hosts: config.allowed_hosts.clone(),
+        lenient_json: config.compat_lenient_json,
+        render_metrics,
+        ..Settings::default()
+    };
+    warn(
+        &effective,
+        &listeners,
+        settings.tokens.is_some(),
+        tls.is_some(),
+    );
+
+    let wanted = wanted(&config, &layout);
+    let registry = Registry::new(&platform, effective, directory, layout == Layout::Flat);
+    let first_start = wanted.is_empty();
+    let opening = wanted.into_iter().map(|one| registry.begin(one)).collect();
+    let addresses = listen::addresses(&listeners);
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let router = unisondb_http::router(Arc::new(registry.clone()), settings);
+    let bounds = Connections::default();
+    let (stop, stopped) = watch::channel(false);
+    let serving = tokio::spawn({
+        let mut stopped = stopped.clone();
+        async move {
+            let shutdown = async move {
+                // The sender is dropped with the node: that is a stop too.
+                drop(stopped.wait_for(|stop| *stop).await);
+            };
+            unisondb_http::serve(listeners, router, tls, bounds, shutdown).await;
+        }
+    });
+    let background = background::start(&registry, &stopped);
+    Ok(Running {
+        registry,
+        addresses,
+        scheme,
+        first_start,
+        opening,
+        serving,
+        background,
+        stop,
+    })
+}
+
+impl Running {
+    /// Where it listens.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        self.scheme
+    }
+
+    /// The data directory, absolute.
+    pub fn data_dir(&self) -> &Path {
+        self.registry.directory().path()
+    }
+
+    /// Whether there was no namespace at the start.
+    pub fn is_first_start(&self) -> bool {
+        self.first_start
+    }
+
+    /// Its namespaces, as the routes see them.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Waits until every namespace found at the start is open, or has failed to.
+    ///
+    /// # Errors
+    /// [`StartError::OnlyNamespace`]: there was one, and it failed. One of several that fails is
+    /// answered 503 with the reason, and named in `/health`.
+    pub async fn ready(&mut self) -> Result<(), StartError> {
+        let alone = self.opening.len() == 1;
+        for outcome in &mut self.opening {
+            if let Err(why) = wait(outcome).await
+                && alone
+            {
+                return Err(StartError::OnlyNamespace(why));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends in order: no new connections, requests under way (ten seconds at most), what is queued
+    /// for the logs, a last flush.
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        let clock = self.registry.platform_of().clock.clone();
+        tokio::select! {
+            biased;
+            _ = &mut self.serving => {}
+            () = clock.sleep(CUT_OFF) => {
+                tracing::warn!("requests still run; they are cut off");
+                self.serving.abort();
+            }
+        }
+        // A purge or scrub that is under way ends first: nothing touches the directory afterwards.
+        while self.background.join_next().await.is_some() {}
+        self.registry.stop().await;
+    }
+}
+
+/// What is opened at the start.
+fn wanted(config: &Config, layout: &Layout) -> Vec<Wanted> {
+    match layout {
+        Layout::Flat => vec![Wanted::Flat(config.namespace.clone())],
+        Layout::Folders(found) => {
+            let mut names: Vec<Namespace> = found.clone();
+            if !config.drill {
+                names.extend(config.namespaces.iter().cloned());
+            }
+            names.sort();
+            names.dedup();
+            names.into_iter().map(Wanted::Folder).collect()
+        }
+    }
+}
+
+fn tokens(platform: &Platform, config: &Config) -> Result<Option<Tokens>, StartError> {
+    let Some(path) = &config.tokens_file else {
+        return Ok(None);
+    };
+    let wrong = |why: String| StartError::Tokens {
+        path: path.clone(),
+        why,
+    };
+    let bytes = std::path::absolute(path).and_then(|path| platform.disk.read(&path, TOKENS_BYTES));
+    let text = String::from_utf8(bytes.map_err(|e| wrong(e.to_string()))?)
+        .map_err(|_| wrong("it is not UTF-8".to_owned()))?;
+    Tokens::parse(&text)
+        .map(Some)
+        .map_err(|e| wrong(e.to_string()))
+}
+
+/// Says loudly what an operator may not have meant.
+fn warn(effective: &Effective, listeners: &[TcpListener], tokens: bool, tls: bool) {
+    if !tokens && !tls && !listen::is_loopback(listeners) {
+        tracing::warn!(
+            addresses = ?listen::addresses(listeners),
+            "ANYBODY WHO REACHES THIS LISTENER CAN READ, WRITE AND DELETE: it is not bound to the loopback, and neither tokens_file nor tls_cert is set"
+        );
+    } else if tokens && !tls && !listen::is_loopback(listeners) {
+        tracing::warn!("tokens travel in the clear: set tls_cert and tls_key, or put TLS in front");
+    }
+    if effective.config.durability == Durability::Interval {
+        tracing::warn!(
+            interval = ?effective.config.durability_interval,
+            "durability = \"interval\": a crash loses what was answered since the last fsync"
+        );
+    }
+    let ignored = effective.cluster_settings();
+    if !ignored.is_empty() {
+        tracing::warn!(
+            settings = ignored.join(", "),
+            "cluster settings are ignored: this node runs alone"
+        );
+    }
+}
+
+/// The data directory as given, absolute; links in it are not resolved.
+fn absolute(path: &Path) -> Result<PathBuf, DirectoryError> {
+    std::path::absolute(path).map_err(|source| DirectoryError::Io {
+        path: path.to_owned(),
+        source,
+    })
+}

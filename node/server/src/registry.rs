@@ -1,0 +1,530 @@
+//! [`Registry`]: opens, makes, finds and deletes the namespaces of a data directory; what the
+//! routes see of a node ([`Host`]).
+//!
+//! Opening and deleting run as tasks of their own: a client that goes away in between leaves
+//! nothing half done, and those who ask meanwhile wait for the same task.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::watch;
+use unisondb_api::Writer;
+use unisondb_engine::Engine;
+use unisondb_engine::start::{self, Folders, OnGap, Opened, Request, StartError};
+use unisondb_http::{About, Act, Host, HostError, Standing};
+use unisondb_platform::{DiskExt as _, OffloadExt as _, Platform};
+use unisondb_types::{LineageReason, Namespace};
+
+use crate::ballast::Ballast;
+use crate::config::{self, Config, Effective};
+use crate::directory::Directory;
+use crate::namespaces::{Namespaces, Outcome, Slot};
+use crate::writer::office::AcceptClock;
+use crate::writer::{Lane, Mode, SingleWriter};
+
+/// Most namespaces that one node has: each is two threads, a log and an LMDB environment.
+const NAMESPACES: usize = 1_000;
+
+/// The namespaces of one data directory.
+#[derive(Clone)]
+pub struct Registry(Arc<Inner>);
+
+struct Inner {
+    platform: Platform,
+    effective: Effective,
+    directory: Directory,
+    /// The data directory has `db/` and `wal/` of one namespace directly in it.
+    flat: bool,
+    namespaces: Arc<Namespaces>,
+    writer: Arc<dyn Writer>,
+    ballast: Arc<Ballast>,
+    stopping: AtomicBool,
+}
+
+/// What is to be opened.
+#[derive(Debug, Clone)]
+pub(crate) enum Wanted {
+    /// The only one, directly in the data directory; named if somebody has said how.
+    Flat(Option<Namespace>),
+    /// One with a folder of its own, made if it is not there.
+    Folder(Namespace),
+}
+
+impl Registry {
+    pub(crate) fn new(
+        platform: &Platform,
+        effective: Effective,
+        directory: Directory,
+        flat: bool,
+    ) -> Registry {
+        let namespaces = Arc::new(Namespaces::default());
+        let kept = match effective.config.drill {
+            true => 0,
+            false => effective.config.ballast_bytes.bytes(),
+        };
+        let ballast = Ballast::take(platform, directory.path(), kept);
+        Registry(Arc::new(Inner {
+            platform: platform.clone(),
+            effective,
+            directory,
+            flat,
+            writer: Arc::new(SingleWriter::new(namespaces.clone())),
+            namespaces,
+            ballast: Arc::new(ballast),
+            stopping: AtomicBool::new(false),
+        }))
+    }
+
+    pub(crate) fn lanes(&self) -> Vec<Arc<Lane>> {
+        self.0.namespaces.lanes()
+    }
+
+    pub(crate) fn ballast(&self) -> &Ballast {
+        &self.0.ballast
+    }
+
+    pub(crate) fn platform_of(&self) -> &Platform {
+        &self.0.platform
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.0.effective.config
+    }
+
+    pub(crate) fn directory(&self) -> &Directory {
+        &self.0.directory
+    }
+
+    /// Begins to open a namespace; what it comes to is told to the receiver.
+    pub(crate) fn begin(&self, wanted: Wanted) -> watch::Receiver<Outcome> {
+        let (told, outcome) = watch::channel(None);
+        let busy = Slot::Busy {
+            doing: "the namespace is being recovered",
+            outcome: outcome.clone(),
+        };
+        match &wanted {
+            Wanted::Folder(namespace) => self.0.namespaces.put(namespace, Some(busy)),
+            Wanted::Flat(_) => self.0.namespaces.put_unnamed(Some(busy)),
+        }
+        tokio::spawn(open(self.0.clone(), wanted, OnFailure::Keep, told));
+        outcome
+    }
+
+    /// Ends every namespace: what is queued is written, the state flushed and closed.
+    pub(crate) async fn stop(&self) {
+        self.0.stopping.store(true, Ordering::Release);
+        for lane in self.lanes() {
+            close(&self.0.platform, &lane).await;
+        }
+    }
+}
+
+/// Ends one namespace.
+async fn close(platform: &Platform, lane: &Arc<Lane>) {
+    lane.stop().await;
+    let engine = lane.engine().clone();
+    let namespace = engine.namespace().clone();
+    if let Err(error) = platform.offload.blocking(move || engine.shut_down()).await {
+        // Nothing is lost: the log has it, and the next start replays it.
+        tracing::warn!(%namespace, %error, "the state was not flushed at the end");
+    }
+}
+
+/// What becomes of the name when opening fails.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OnFailure {
+    /// It stays, with the reason: there is data behind it.
+    Keep,
+    /// It goes: it was to be made, and there is nothing.
+    Forget,
+}
+
+async fn open(
+    inner: Arc<Inner>,
+    wanted: Wanted,
+    on_failure: OnFailure,
+    told: watch::Sender<Outcome>,
+) {
+    let opened = inner.open(&wanted).await;
+    let outcome = match opened {
+        Ok(lane) => {
+            let engine = lane.engine().clone();
+            inner
+                .namespaces
+                .put(engine.namespace(), Some(Slot::Open(Arc::new(lane))));
+            inner.namespaces.put_unnamed(None);
+            Ok(engine)
+        }
+        Err(error) => {
+            announce(&wanted, &error);
+            let slot = (on_failure == OnFailure::Keep).then(|| Slot::Failed {
+                reason: error.to_string(),
+            });
+            match &wanted {
+                Wanted::Folder(namespace) => inner.namespaces.put(namespace, slot),
+                Wanted::Flat(_) => inner.namespaces.put_unnamed(slot),
+            }
+            Err(match error {
+                StartError::Full(_) => HostError::Full,
+                error => HostError::Failed(error.to_string()),
+            })
+        }
+    };
+    told.send_replace(Some(outcome));
+}
+
+/// Says on stderr why a namespace does not open; damage in the documented words.
+#[allow(clippy::print_stderr)]
+fn announce(wanted: &Wanted, error: &StartError) {
+    if matches!(error, StartError::Corrupted { .. }) {
+        // The documented line, by itself, whatever the log format is: people grep for it.
+        eprintln!("ERROR: database file is corrupted");
+    }
+    match wanted {
+        Wanted::Folder(namespace) => {
+            tracing::error!(%namespace, %error, "the namespace is not opened");
+        }
+        Wanted::Flat(_) => tracing::error!(%error, "the namespace is not opened"),
+    }
+}
+
+impl Inner {
+    async fn open(&self, wanted: &Wanted) -> Result<Lane, StartError> {
+        let mut folders = self.folders(wanted);
+        let home = folders.home.clone();
+        let request = self.request(wanted);
+        let platform = self.platform.clone();
+        let rebuild = self.effective.config.rebuild;
+        let opened = self
+            .platform
+            .offload
+            .blocking(move || {
+                if folders.namespace.is_none() {
+                    // Its backups lie under its name, which only the state in it tells.
+                    let plan = start::inspect(&platform, &folders, &request)?;
+                    folders.backups.push(plan.namespace.as_str());
+                    folders.namespace = Some(plan.namespace);
+                }
+                match start::open(&platform, &folders, &request) {
+                    Err(StartError::Corrupted { path, why, .. }) if rebuild => {
+                        tracing::warn!(path = %path.display(), why, "the state is damaged: it is made again from the log");
+                        start_without_state(&platform, &folders, &request)
+                    }
+                    done => done,
+                }
+            })
+            .await?;
+        let engine = opened.engine.clone();
+        if self.effective.forced
+            && matches!(engine.history().reason, LineageReason::Restored(_))
+            && !self.directory.is_released(engine.lineage())
+            && let Err(error) = self.directory.release(engine.lineage())
+        {
+            tracing::warn!(%error, "the namespace stays isolated");
+        }
+        tracing::info!(
+            namespace = %engine.namespace(),
+            lineage = %engine.lineage(),
+            applied = %engine.applied(),
+            "open"
+        );
+        engine.start_flusher();
+        let config = &self.effective.config;
+        let mode = Mode {
+            durability: config.durability,
+            accept_clock: match config.accept_clock {
+                true => AcceptClock::Always,
+                false => AcceptClock::Within7Days,
+            },
+            read_only: config
+                .drill
+                .then(|| "this node was started with --drill".to_owned()),
+            ballast: self.ballast.clone(),
+        };
+        Ok(Lane::start(&self.platform, home, opened, mode))
+    }
+
+    fn folders(&self, wanted: &Wanted) -> Folders {
+        match wanted {
+            Wanted::Flat(namespace) => Folders {
+                namespace: namespace.clone(),
+                home: self.directory.path().to_owned(),
+                backups: match namespace {
+                    Some(namespace) => self.backups().join(namespace.as_str()),
+                    None => self.backups(),
+                },
+            },
+            Wanted::Folder(namespace) => Folders {
+                namespace: Some(namespace.clone()),
+                home: self.directory.home(namespace),
+                backups: self.backups().join(namespace.as_str()),
+            },
+        }
+    }
+
+    /// The root of all backups, absolute.
+    fn backups(&self) -> PathBuf {
+        let configured = self.effective.config.backup_dir.as_deref();
+        configured
+            .and_then(|dir| std::path::absolute(dir).ok())
+            .unwrap_or_else(|| self.directory.path().join("backups"))
+    }
+
+    fn request(&self, wanted: &Wanted) -> Request {
+        let config = &self.effective.config;
+        let retired = match wanted {
+            Wanted::Folder(namespace) => self.directory.retired(namespace),
+            Wanted::Flat(_) => None,
+        };
+        Request {
+            segment_size: config.segment_size.bytes(),
+            map_size: config.map_size.bytes(),
+            flush_bytes: usize::try_from(config.flush_bytes.bytes()).unwrap_or(usize::MAX),
+            flush_interval: config.flush_interval,
+            target: config.target(),
+            on_gap: match config.recovery_on_gap {
+                config::OnGap::Refuse => OnGap::Refuse,
+                config::OnGap::ReadOnly => OnGap::ReadOnly,
+                config::OnGap::SetAside => OnGap::SetAside,
+            },
+            ids_above: retired.max(config.first_segment_id.map(before)),
+            create: match wanted {
+                Wanted::Folder(_) => Some(self.directory.cluster()),
+                Wanted::Flat(_) => None,
+            },
+        }
+    }
+
+    /// Moves a namespace that is closed into the trash.
+    fn discard(&self, namespace: &Namespace) -> std::io::Result<()> {
+        let disk = &self.platform.disk;
+        let trash = self.directory.path().join("trash");
+        disk.create_folders(&trash)?;
+        let home = self.directory.home(namespace);
+        // A dot is in no namespace's name: the trash is never taken for one.
+        let grave = trash.join(format!(
+            "{namespace}.{}",
+            self.platform.clock.now().micros()
+        ));
+        disk.rename(&home, &grave)?;
+        disk.sync_folder(&trash)?;
+        disk.sync_folder(self.directory.path())
+    }
+
+    async fn delete(
+        self: Arc<Self>,
+        namespace: Namespace,
+        lane: Arc<Lane>,
+    ) -> Result<(), HostError> {
+        close(&self.platform, &lane).await;
+        let highest = lane.engine().wal().segments().last().map(|s| s.id);
+        drop(lane);
+        let inner = self.clone();
+        let name = namespace.clone();
+        let discarded = self.platform.offload.blocking(move || {
+            if let Some(highest) = highest {
+                inner
+                    .directory
+                    .retire(&name, highest)
+                    .map_err(|e| e.to_string())?;
+            }
+            inner.discard(&name).map_err(|e| e.to_string())
+        });
+        match discarded.await {
+            Ok(()) => {
+                tracing::info!(%namespace, "deleted: moved to the trash");
+                self.namespaces.put(&namespace, None);
+                Ok(())
+            }
+            Err(why) => {
+                let reason = format!("it could not be deleted ({why}); restart to use it again");
+                let slot = Slot::Failed {
+                    reason: reason.clone(),
+                };
+                self.namespaces.put(&namespace, Some(slot));
+                Err(HostError::Failed(reason))
+            }
+        }
+    }
+
+    fn isolated(&self) -> bool {
+        self.namespaces.lanes().iter().any(|lane| {
+            let engine = lane.engine();
+            matches!(engine.history().reason, LineageReason::Restored(_))
+                && !self.directory.is_released(engine.lineage())
+        })
+    }
+}
+
+/// Sets a damaged state aside and starts from the log alone (`--rebuild`). Where the log does not
+/// reach back far enough for that, everything is put back as it was.
+fn start_without_state(
+    platform: &Platform,
+    folders: &Folders,
+    request: &Request,
+) -> Result<Opened, StartError> {
+    let disk = &platform.disk;
+    let state = folders.home.join("db");
+    let aside = format!("db.damaged-{}", platform.clock.now().micros());
+    let aside = folders.home.join(aside);
+    let rename = |from: &Path, to: &Path| {
+        let renamed = disk.rename(from, to);
+        renamed
+            .and_then(|()| disk.sync_folder(&folders.home))
+            .map_err(|source| StartError::Io {
+                path: from.to_owned(),
+                source,
+            })
+    };
+    rename(&state, &aside)?;
+    if let Err(error) = start::inspect(platform, folders, request) {
+        rename(&aside, &state)?;
+        return Err(error);
+    }
+    start::open(platform, folders, request)
+}
+
+/// The id such that "above it" means "at least `first`".
+fn before(first: unisondb_types::SegmentId) -> unisondb_types::SegmentId {
+    unisondb_types::SegmentId::new(first.get().saturating_sub(1))
+}
+
+impl Host for Registry {
+    fn platform(&self) -> &Platform {
+        &self.0.platform
+    }
+
+    fn writer(&self) -> Arc<dyn Writer> {
+        self.0.writer.clone()
+    }
+
+    fn about(&self) -> About {
+        About {
+            node: self.0.directory.name(),
+            role: "leader",
+            cluster: Some(self.0.directory.cluster()),
+            isolated: self.0.isolated(),
+            version: env!("CARGO_PKG_VERSION"),
+            data_dir: self.0.directory.path().to_owned(),
+            durability: match self.0.effective.config.durability {
+                config::Durability::Always => "always",
+                config::Durability::Interval => "interval",
+            },
+        }
+    }
+
+    fn namespaces(&self) -> Vec<Standing> {
+        self.0.namespaces.all()
+    }
+
+    fn find(&self, namespace: &Namespace) -> Option<Standing> {
+        self.0.namespaces.find(namespace)
+    }
+
+    fn create<'a>(&'a self, namespace: &'a Namespace) -> Act<'a, Engine> {
+        Box::pin(async move {
+            enum Next {
+                There(Engine),
+                Wait(watch::Receiver<Outcome>),
+                Open(watch::Sender<Outcome>, watch::Receiver<Outcome>),
+                No(HostError),
+            }
+            let inner = &self.0;
+            let no = |why: &str| Next::No(HostError::Refused(why.to_owned()));
+            let next = inner
+                .namespaces
+                .change(namespace, |slot, count| match slot {
+                    Some(Slot::Open(lane)) => (None, Next::There(lane.engine().clone())),
+                    Some(Slot::Busy { outcome, .. }) => (None, Next::Wait(outcome.clone())),
+                    Some(Slot::Failed { reason }) => {
+                        (None, Next::No(HostError::Unavailable(reason.clone())))
+                    }
+                    None if inner.stopping.load(Ordering::Acquire) => {
+                        let why = "the node is stopping".to_owned();
+                        (None, Next::No(HostError::Unavailable(why)))
+                    }
+                    None if inner.flat => (
+                        None,
+                        no("this data directory holds one namespace, in the flat layout"),
+                    ),
+                    None if inner.effective.config.drill => {
+                        (None, no("this node was started with --drill"))
+                    }
+                    None if count >= NAMESPACES => (
+                        None,
+                        no("this node has 1000 namespaces, the most there can be"),
+                    ),
+                    None => {
+                        let (told, outcome) = watch::channel(None);
+                        let busy = Slot::Busy {
+                            doing: "the namespace is being made",
+                            outcome: outcome.clone(),
+                        };
+                        (Some(busy), Next::Open(told, outcome))
+                    }
+                });
+            let mut outcome = match next {
+                Next::There(engine) => return Ok(engine),
+                Next::No(why) => return Err(why),
+                Next::Wait(outcome) => outcome,
+                Next::Open(told, outcome) => {
+                    let wanted = Wanted::Folder(namespace.clone());
+                    tokio::spawn(open(inner.clone(), wanted, OnFailure::Forget, told));
+                    outcome
+                }
+            };
+            wait(&mut outcome).await
+        })
+    }
+
+    fn auto_create(&self) -> bool {
+        self.0.effective.config.auto_create() && !self.0.flat
+    }
+
+    fn delete<'a>(&'a self, namespace: &'a Namespace) -> Act<'a, ()> {
+        Box::pin(async move {
+            let inner = self.0.clone();
+            if inner.flat || inner.effective.config.drill {
+                let why = "the namespace of a flat layout or a drill cannot be deleted";
+                return Err(HostError::Refused(why.to_owned()));
+            }
+            let (told, outcome) = watch::channel(None);
+            let found = inner.namespaces.change(namespace, |slot, _| match slot {
+                Some(Slot::Open(lane)) => {
+                    let busy = Slot::Busy {
+                        doing: "the namespace is being deleted",
+                        outcome: outcome.clone(),
+                    };
+                    (Some(busy), Ok(lane.clone()))
+                }
+                Some(Slot::Busy { doing, .. }) => {
+                    (None, Err(HostError::Unavailable((*doing).to_owned())))
+                }
+                Some(Slot::Failed { reason }) => {
+                    (None, Err(HostError::Unavailable(reason.clone())))
+                }
+                None => (None, Err(HostError::NotFound(namespace.clone()))),
+            });
+            let lane = found?;
+            let name = namespace.clone();
+            let task = tokio::spawn(async move {
+                let done = inner.delete(name.clone(), lane).await;
+                // Who waited for it as for one being opened learns that it is gone.
+                told.send_replace(Some(Err(HostError::NotFound(name))));
+                done
+            });
+            task.await
+                .unwrap_or_else(|e| Err(HostError::Failed(e.to_string())))
+        })
+    }
+}
+
+/// Waits for what an opening comes to.
+pub(crate) async fn wait(outcome: &mut watch::Receiver<Outcome>) -> Result<Engine, HostError> {
+    let told = outcome.wait_for(Option::is_some).await;
+    match told {
+        Ok(result) => result.clone().expect("waited until it is there"),
+        Err(_) => Err(HostError::Unavailable("the node is stopping".to_owned())),
+    }
+}

@@ -1,0 +1,125 @@
+//! [`Office`]: which stamps this node may give while it leads (D3).
+//!
+//! A wall clock can jump; a stamp, once given, bounds every later one. So a stamp never runs ahead
+//! of the last one by more than the monotonic time since then and one minute: a clock that jumps
+//! forward is followed a minute at a time, one that is corrected soon has done little harm. And the
+//! first stamp after a start, which has no monotonic time before it, is believed only up to seven
+//! days past the last record.
+
+use std::time::Duration;
+
+use unisondb_types::Stamp;
+
+/// How far a stamp may run ahead of what the monotonic clock says.
+const SLACK: Duration = Duration::from_secs(60);
+/// How far past the last record the first stamp after a start may lie unasked.
+const UNASKED: Duration = Duration::from_secs(7 * 86_400);
+
+/// One leader's time in office: from a start to the next.
+#[derive(Debug)]
+pub(crate) struct Office {
+    last: Stamp,
+    /// When the last stamp was given; `None` before the first one of this office.
+    given: Option<Duration>,
+    accept_clock: bool,
+}
+
+impl Office {
+    /// Begins behind a log whose last record is stamped `last`.
+    pub(crate) fn new(last: Stamp, accept_clock: AcceptClock) -> Office {
+        Office {
+            last,
+            given: None,
+            accept_clock: accept_clock == AcceptClock::Always,
+        }
+    }
+
+    /// The time to give to the log at wall time `now`, monotonic time `monotonic`.
+    ///
+    /// # Errors
+    /// In words for the client: the clock is too far past the last record to be believed unasked.
+    pub(crate) fn time(&self, now: Stamp, monotonic: Duration) -> Result<Stamp, String> {
+        match self.given {
+            None if self.accept_clock || now.micros_since(self.last) <= micros(UNASKED) => Ok(now),
+            None => Err(format!(
+                "the clock says {now}, but the last record is of {}: more than 7 days lie between; \
+                 set the clock right, or if it is right restart with --accept-clock",
+                self.last
+            )),
+            Some(given) => {
+                let since = monotonic.saturating_sub(given) + SLACK;
+                Ok(now.min(self.last.plus_micros(micros(since))))
+            }
+        }
+    }
+
+    /// A record was stamped `stamp` at monotonic time `monotonic`.
+    pub(crate) fn gave(&mut self, stamp: Stamp, monotonic: Duration) {
+        self.last = stamp;
+        self.given = Some(monotonic);
+    }
+
+    /// How far the wall clock is behind the log.
+    pub(crate) fn behind(&self, now: Stamp) -> Duration {
+        Duration::from_micros(self.last.micros_since(now))
+    }
+}
+
+/// Whether the first stamp after a start may lie more than seven days past the last record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AcceptClock {
+    /// Yes: the operator has said so.
+    Always,
+    /// No.
+    Within7Days,
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const DAY: u64 = 86_400_000_000;
+    const SECOND: u64 = 1_000_000;
+
+    fn at(micros: u64) -> Stamp {
+        Stamp::from_micros(1_000 * DAY + micros)
+    }
+
+    #[test]
+    fn the_first_stamp_after_a_start_lies_within_seven_days_unless_accepted() {
+        let office = Office::new(at(0), AcceptClock::Within7Days);
+        assert_eq!(office.time(at(7 * DAY), Duration::ZERO), Ok(at(7 * DAY)));
+        let why = office.time(at(7 * DAY + 1), Duration::ZERO).unwrap_err();
+        assert!(why.contains("--accept-clock"), "{why}");
+        let office = Office::new(at(0), AcceptClock::Always);
+        assert_eq!(
+            office.time(at(900 * DAY), Duration::ZERO),
+            Ok(at(900 * DAY))
+        );
+    }
+
+    #[test]
+    fn a_jump_forward_is_followed_a_minute_at_a_time() {
+        let mut office = Office::new(at(0), AcceptClock::Within7Days);
+        office.gave(at(0), Duration::from_secs(5));
+        let later = Duration::from_secs(8);
+        assert_eq!(office.time(at(2 * SECOND), later), Ok(at(2 * SECOND)));
+        let bounded = office.time(at(400 * DAY), later).unwrap();
+        assert_eq!(bounded, at(63 * SECOND));
+        office.gave(bounded, later);
+        assert_eq!(office.time(at(400 * DAY), later), Ok(at(123 * SECOND)));
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_gives_its_own_time_and_the_log_keeps_order() {
+        let mut office = Office::new(at(0), AcceptClock::Within7Days);
+        office.gave(at(10 * SECOND), Duration::ZERO);
+        assert_eq!(office.time(at(0), Duration::ZERO), Ok(at(0)));
+        assert_eq!(office.behind(at(0)), Duration::from_secs(10));
+    }
+}
