@@ -1,6 +1,7 @@
 //! Black-box tests of UnisonDB, and what they stand on: real processes, real files, the scripts of
 //! the user documentation. Nothing here links the product: a test sees what a user sees.
 //!
+//! - [`bench`]: how fast, against what else there is.
 //! - [`build`]: where the binaries under test are, made when they are not.
 //! - [`node`]: one running `unisondb`: start, wait, stop, kill -9.
 //! - [`http`]: a small HTTP/1.1 client over `TcpStream`.
@@ -8,10 +9,13 @@
 //! - [`sandbox`]: a machine of its own for such a script: own `/var`, `/tmp`, network, `systemctl`,
 //!   `aws` and day.
 //! - [`repository`]: the source tree, for the house rules.
+//! - [`workload`]: clients under load, backups meanwhile, and a model of what must be there.
 
+pub mod bench;
 pub mod build;
 pub mod document;
 pub mod http;
 pub mod node;
 pub mod repository;
 pub mod sandbox;
+pub mod workload;

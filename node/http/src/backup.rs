@@ -22,6 +22,7 @@ use crate::audit::{self, Record};
 use crate::dispatch::{Absent, App, Inside};
 use crate::envelope::{self, Reply, X_SHA256};
 use crate::kv::missing;
+use crate::path::Named;
 use crate::{intake, metrics, outcome, path};
 
 /// How long a seal may take, whatever the writer says of leaders.
@@ -94,7 +95,7 @@ async fn read_wal(at: &Inside<'_>, body: Body) -> Result<(SegmentId, String, Sea
     let lenient = at.app().settings.lenient_json;
     let asked: request::WalBackup<'_> = intake::json_mended(&body, lenient, &mut room)?;
     let dir = asked.backup_dir.ok_or_else(|| missing("backupDir"))?;
-    path::check_backup_path(dir.as_str())?;
+    path::check_backup_path(dir.as_str(), Named::Folder)?;
     let after = SegmentId::new(asked.after_segment_id.unwrap_or_default());
     let seal = if asked.seal == Some(false) {
         Seal::Not
@@ -110,7 +111,7 @@ async fn read_btree(at: &Inside<'_>, body: Body) -> Result<String, ApiError> {
     let lenient = at.app().settings.lenient_json;
     let asked: request::BtreeBackup<'_> = intake::json_mended(&body, lenient, &mut room)?;
     let path = asked.path.ok_or_else(|| missing("path"))?;
-    path::check_backup_path(path.as_str())?;
+    path::check_backup_path(path.as_str(), Named::File)?;
     Ok(path.as_str().to_owned())
 }
 

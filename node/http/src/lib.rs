@@ -41,9 +41,6 @@ mod tokens;
 mod tx;
 mod writing;
 
-#[cfg(test)]
-mod tests;
-
 pub use dispatch::router;
 pub use host::{About, Act, Host, HostError, Note, Standing, State};
 pub use serve::{Connections, Peer, serve};

@@ -95,27 +95,48 @@ pub(crate) fn segment(raw: &str) -> Result<SegmentId, ApiError> {
     })
 }
 
-/// Whether a path below the backup root could be one at all. The engine looks again, and at links
-/// too, when it walks there; this comes first, because a refused request seals nothing.
-pub(crate) fn check_backup_path(path: &str) -> Result<(), ApiError> {
+/// What a backup path is to name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Named {
+    /// A folder: `.` is the root itself.
+    Folder,
+    /// A file.
+    File,
+}
+
+/// Whether a path below the backup root could be one at all, by its text. The engine judges it
+/// again, and walks; this comes first, because a refused request seals nothing.
+pub(crate) fn check_backup_path(path: &str, named: Named) -> Result<(), ApiError> {
     let refuse = |why: &str| {
         let shown: String = path.chars().take(200).collect();
         Err(ApiError::bad_request(format_args!(
             "{shown:?} is not a path below the backup root: {why}"
         )))
     };
-    let drive =
-        |p: &str| p.as_bytes().get(1) == Some(&b':') && p.as_bytes()[0].is_ascii_alphabetic();
+    let drive = matches!(path.as_bytes(), [l, b':', ..] if l.is_ascii_alphabetic());
+    let last = path.rsplit('/').next().unwrap_or(path);
+    // What backups call their own side files: a request cannot choose such a name.
+    let own = [".tmp", ".sha256", ".wal"]
+        .iter()
+        .any(|ending| last.ends_with(ending));
     match path {
         "" => refuse("it is empty"),
-        p if p.contains('\0') => refuse("it holds a NUL"),
-        p if p.starts_with('/') || p.starts_with('\\') || drive(p) => {
+        p if p.chars().any(char::is_control) => refuse("it holds NUL or a control character"),
+        p if p.starts_with('/') || p.contains('\\') || drive => {
             refuse("it is absolute; a relative one is wanted")
         }
-        p if p.split(['/', '\\']).any(|part| part == "..") => refuse("it holds '..'"),
-        p if p.trim() != p => refuse("it begins or ends with a space"),
-        p if p.len() > 4_096 || p.split('/').any(|part| part.len() > 255) => {
+        p if p.split('/').any(|part| part == "..") => refuse("it holds '..'"),
+        p if p.split('/').any(|part| part.ends_with(char::is_whitespace)) => {
+            refuse("a part of it ends in a space")
+        }
+        p if p.len() > 1_024 || p.split('/').any(|part| part.len() > 240) => {
             refuse("it is too long")
+        }
+        _ if named == Named::File && matches!(last, "" | ".") => {
+            refuse("it names a folder, a file is wanted")
+        }
+        _ if named == Named::File && own => {
+            refuse("it ends as the files do that backups make beside it")
         }
         _ => Ok(()),
     }
@@ -153,16 +174,19 @@ mod tests {
 
     #[test]
     fn backup_paths_that_could_leave_the_root_are_refused() {
+        let both = [Named::Folder, Named::File];
         for good in [
             "wal/x",
-            ".",
             "snapshots/users-20250108.snapshot",
             "ü/%2e",
             "a..b/c",
+            " x",
         ] {
-            assert!(check_backup_path(good).is_ok(), "{good}");
+            for named in both {
+                assert!(check_backup_path(good, named).is_ok(), "{good}");
+            }
         }
-        for bad in [
+        let bad = [
             "",
             "/etc",
             "../orders",
@@ -173,14 +197,18 @@ mod tests {
             "\\x",
             "a\\..\\b",
             "x ",
-            " x",
+            "x /y",
             "a/..",
-        ] {
-            assert_eq!(
-                check_backup_path(bad).unwrap_err().status(),
-                StatusCode::BAD_REQUEST,
-                "{bad:?}"
-            );
+        ];
+        for bad in bad {
+            for named in both {
+                let e = check_backup_path(bad, named).unwrap_err();
+                assert_eq!(e.status(), StatusCode::BAD_REQUEST, "{bad:?}");
+            }
+        }
+        for folder in [".", "a/", "a/.", "x.tmp", "x.db.sha256", "000000001.wal"] {
+            assert!(check_backup_path(folder, Named::Folder).is_ok(), "{folder}");
+            assert!(check_backup_path(folder, Named::File).is_err(), "{folder}");
         }
     }
 
@@ -189,7 +217,7 @@ mod tests {
         fn any_path_segment_is_read_or_refused(raw: String, query: String) {
             let q = Query::new(Some(&query));
             let _ = (namespace(&raw), key(Some(&raw), q), row_key(None, q), columns(q));
-            let _ = (tx(&raw), segment(&raw), check_backup_path(&raw));
+            let _ = (tx(&raw), segment(&raw), check_backup_path(&raw, Named::File));
         }
     }
 }

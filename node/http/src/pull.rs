@@ -36,7 +36,9 @@ const BLOCK: u64 = 256 << 10;
 pub(crate) async fn segments(at: &Inside<'_>) -> Reply {
     let engine = at.open(Absent::Refuse).await?.clone();
     let node = at.app().host.about().node;
-    // Sums of segments from before this start are computed when first asked for: off the runtime.
+    // Sums of segments from before this start are computed when first asked for, and then kept: off
+    // the runtime, and in turn with all else that reads whole files.
+    let _turn = turn(at).await;
     let segments = blocking(at.app(), move || {
         let wal = engine.wal();
         let shown = |info: SegmentInfo| {
@@ -119,7 +121,7 @@ async fn sealed_segment(at: &Inside<'_>, raw: &str) -> Result<Pulled, ApiError> 
     let (file, sha256) = checked.map_err(outcome::wal)?;
     let len = file.len;
     Ok((
-        stream(at, Source::Segment(file), len, sha256, turn),
+        stream(at, Source::Segment(Box::new(file)), len, sha256, turn),
         id,
         len,
     ))
@@ -165,7 +167,7 @@ async fn turn(at: &Inside<'_>) -> Option<OwnedSemaphorePermit> {
 
 /// A file that is being sent.
 enum Source {
-    Segment(SealedFile),
+    Segment(Box<SealedFile>),
     Snapshot(SnapshotFile),
 }
 

@@ -99,7 +99,8 @@ async fn accept(listener: TcpListener, serving: Arc<Serving>, mut stopping: watc
                 Err(e) => {
                     // Too many open files, mostly: it passes when some connection ends.
                     tracing::warn!(error = %e, "no connection could be accepted");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    let pause = Duration::from_millis(100);
+                    let _ = tokio::time::timeout(pause, stop_is_wanted(&mut stopping)).await;
                 }
             },
         }

@@ -120,16 +120,13 @@ impl Directory {
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(e) => return Err(io_error(&node_path, e)),
         };
-        let mut node = known.clone().map_or_else(
-            || NodeFile {
-                format: FORMAT,
-                cluster: ClusterId::from_bytes(platform.entropy.id()),
-                name: String::new(),
-                released: BTreeSet::new(),
-                retired: BTreeMap::new(),
-            },
-            |known| known,
-        );
+        let mut node = known.clone().unwrap_or_else(|| NodeFile {
+            format: FORMAT,
+            cluster: ClusterId::from_bytes(platform.entropy.id()),
+            name: String::new(),
+            released: BTreeSet::new(),
+            retired: BTreeMap::new(),
+        });
         match name {
             Some(name) => node.name = name.to_owned(),
             None if node.name.is_empty() => node.name = default_name(&node.cluster),

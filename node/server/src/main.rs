@@ -41,20 +41,21 @@ fn main() -> ExitCode {
         .enable_all()
         .build();
     let outcome = runtime
-        .context("no threads for the runtime")
+        .context("the runtime has no threads")
         .and_then(|runtime| runtime.block_on(run(*effective)));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // By itself on its line: scripts and people look for "permission denied: PATH".
-            eprintln!("{error:#}");
+            // By itself on its line: scripts and people look for "permission denied: PATH". Errors of
+            // this crate name their causes themselves.
+            eprintln!("{error}");
             ExitCode::from(FAILED)
         }
     }
 }
 
 async fn run(effective: Effective) -> anyhow::Result<()> {
-    let mut signals = Signals::new().context("no signal handlers")?;
+    let mut signals = Signals::new().context("signals cannot be handled")?;
     let listeners = listen::bind(&effective.config.http_addr).await?;
     let parts = Parts {
         platform: real::platform(),

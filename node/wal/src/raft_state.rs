@@ -42,7 +42,7 @@ pub struct RaftState {
 pub enum Found {
     /// There is no file.
     Missing,
-    /// A state; and whether both slots were good.
+    /// The newest state that a good slot holds.
     Valid(RaftState),
     /// A file without a good slot.
     Damaged,
@@ -69,13 +69,12 @@ struct Slots {
 /// # Errors
 /// [`Error::Io`] when it is there and cannot be read.
 pub fn read(disk: &dyn Disk, path: &Path) -> Result<Found, Error> {
-    Ok(match load(disk, path)? {
-        None => Found::Missing,
-        Some(bytes) => match newest(&bytes) {
-            Some(slots) => Found::Valid(slots.state),
-            None => Found::Damaged,
-        },
-    })
+    Ok(load(disk, path)?.map_or(Found::Missing, |bytes| parse(&bytes)))
+}
+
+/// What a file of these bytes holds. Never [`Found::Missing`].
+pub fn parse(bytes: &[u8; FILE_BYTES]) -> Found {
+    newest(bytes).map_or(Found::Damaged, |slots| Found::Valid(slots.state))
 }
 
 impl RaftStateFile {

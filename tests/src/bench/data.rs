@@ -88,7 +88,11 @@ fn base64(bytes: &[u8]) -> String {
         let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
         for i in 0..4 {
             let digit = ALPHABET[(bits >> (18 - 6 * i) & 63) as usize];
-            text.push(if i <= part.len() { char::from(digit) } else { '=' });
+            text.push(if i <= part.len() {
+                char::from(digit)
+            } else {
+                '='
+            });
         }
     }
     text
@@ -100,7 +104,9 @@ mod tests {
 
     #[test]
     fn base64_is_that_of_the_rfc() {
-        let cases = ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy"];
+        let cases = [
+            "", "Zg==", "Zm8=", "Zm9v", "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy",
+        ];
         for (n, expected) in cases.iter().enumerate() {
             assert_eq!(base64(&b"foobar"[..n]), *expected);
         }

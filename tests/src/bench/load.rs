@@ -43,9 +43,9 @@ pub struct Run {
 }
 
 impl Run {
-    /// The latency below which `share` of the requests stayed, in microseconds.
-    pub fn percentile(&self, share: f64) -> f64 {
-        super::stats::percentile(&self.latencies, share)
+    /// The latency below which so many thousandths of the requests stayed, in microseconds.
+    pub fn percentile(&self, thousandths: usize) -> f64 {
+        super::stats::percentile(&self.latencies, thousandths)
     }
 }
 
@@ -199,7 +199,11 @@ impl Load {
                 timespec(end.saturating_duration_since(now) + Duration::from_millis(1))
             };
             events.clear();
-            let n = epoll::wait(&epoll, rustix::buffer::spare_capacity(&mut events), Some(&limit));
+            let n = epoll::wait(
+                &epoll,
+                rustix::buffer::spare_capacity(&mut events),
+                Some(&limit),
+            );
             match n {
                 Ok(0) if limit == silence => bail!("no answer within {SILENCE:?}"),
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -228,7 +232,10 @@ impl Load {
         }
         run.rate = in_time as f64 / time.as_secs_f64();
         run.latencies.sort_unstable_by(f64::total_cmp);
-        ensure!(!run.latencies.is_empty(), "nothing was answered in {time:?}");
+        ensure!(
+            !run.latencies.is_empty(),
+            "nothing was answered in {time:?}"
+        );
         Ok(run)
     }
 
@@ -350,11 +357,17 @@ mod tests {
         let address = stalling(b"hi".to_vec());
         let mut load = Load::connect(&address, 1, 1, || Box::new(Resp::default())).unwrap();
         let pace = Pace::Offered(200.0);
-        let run = load.write(&payloads, Duration::from_millis(600), pace).unwrap();
-        assert!((100..=121).contains(&run.written.len()), "{}", run.written.len());
+        let run = load
+            .write(&payloads, Duration::from_millis(600), pace)
+            .unwrap();
+        assert!(
+            (100..=121).contains(&run.written.len()),
+            "{}",
+            run.written.len()
+        );
         // A closed loop would see one slow request of about 120: here some 60 waited.
-        assert!(run.percentile(0.70) > 20_000.0, "{}", run.percentile(0.70));
-        assert!(run.percentile(1.0) >= 300_000.0);
+        assert!(run.percentile(700) > 20_000.0, "{}", run.percentile(700));
+        assert!(run.percentile(1000) >= 300_000.0);
     }
 
     #[test]

@@ -23,7 +23,12 @@ pub fn cpu_seconds(pid: u32) -> f64 {
     // The name, in parentheses, may hold spaces: count from behind it (proc(5): utime is field 14).
     let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
     let mut fields = rest.split(' ').skip(11);
-    let mut ticks = || fields.next().and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
+    let mut ticks = || {
+        fields
+            .next()
+            .and_then(|f| f.parse::<f64>().ok())
+            .unwrap_or(0.0)
+    };
     (ticks() + ticks()) / TICKS
 }
 
@@ -67,7 +72,11 @@ impl Meter {
     }
 
     fn now(server: u32) -> [f64; 3] {
-        [cpu_seconds(server), cpu_seconds(std::process::id()), busy_seconds()]
+        [
+            cpu_seconds(server),
+            cpu_seconds(std::process::id()),
+            busy_seconds(),
+        ]
     }
 
     /// What was used since.
@@ -75,7 +84,11 @@ impl Meter {
         let now = Meter::now(self.server);
         let [server, own, busy] = [0, 1, 2].map(|i| now[i] - self.at[i]);
         let others = (busy - server - own).max(0.0) / self.begun.elapsed().as_secs_f64();
-        Use { server, own, others }
+        Use {
+            server,
+            own,
+            others,
+        }
     }
 }
 
@@ -136,7 +149,11 @@ pub fn drop_page_cache() -> Result<()> {
 pub fn run(mut command: Command) -> Result<()> {
     let done = command.output().with_context(|| format!("{command:?}"))?;
     let said = String::from_utf8_lossy(&done.stderr);
-    ensure!(done.status.success(), "{command:?}: {}: {said}", done.status);
+    ensure!(
+        done.status.success(),
+        "{command:?}: {}: {said}",
+        done.status
+    );
     Ok(())
 }
 
@@ -146,7 +163,9 @@ pub fn run(mut command: Command) -> Result<()> {
 /// When either fails.
 pub fn copy_with_sync(files: &[PathBuf], to: &Path) -> Result<f64> {
     fs::create_dir_all(to)?;
-    let names = files.iter().map(|f| f.file_name().context("a file has a name"));
+    let names = files
+        .iter()
+        .map(|f| f.file_name().context("a file has a name"));
     let copies: Vec<PathBuf> = names.map(|n| Ok(to.join(n?))).collect::<Result<_>>()?;
     let begun = Instant::now();
     let mut cp = Command::new("cp");
@@ -166,7 +185,11 @@ pub fn copy_with_sync(files: &[PathBuf], to: &Path) -> Result<f64> {
 pub fn fdatasync_probe(folder: &Path, time: Duration) -> Result<Vec<f64>> {
     const BLOCKS: u64 = 4_096;
     let path = folder.join("fdatasync.probe");
-    let mut file = File::options().create(true).truncate(true).write(true).open(&path)?;
+    let mut file = File::options()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .open(&path)?;
     for _ in 0..16 {
         file.write_all(&vec![0; 1 << 20])?;
     }
@@ -184,7 +207,11 @@ pub fn fdatasync_probe(folder: &Path, time: Duration) -> Result<Vec<f64>> {
     }
     fs::remove_file(path)?;
     micros.sort_unstable_by(f64::total_cmp);
-    ensure!(percentile(&micros, 0.5) > 5.0, "{}: not a disk", folder.display());
+    ensure!(
+        percentile(&micros, 500) > 5.0,
+        "{}: not a disk",
+        folder.display()
+    );
     Ok(micros)
 }
 

@@ -93,7 +93,9 @@ pub fn built(name: &str) -> Result<PathBuf> {
         Some(folder) => PathBuf::from(folder),
         None => {
             let own = env::current_exe()?;
-            own.parent().context("a program lies in a folder")?.to_owned()
+            own.parent()
+                .context("a program lies in a folder")?
+                .to_owned()
         }
     };
     let path = folder.join(name);
@@ -135,7 +137,9 @@ pub struct Missing(pub String);
 
 fn on_path(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
-    env::split_paths(&path).map(|p| p.join(name)).find(|p| p.exists())
+    env::split_paths(&path)
+        .map(|p| p.join(name))
+        .find(|p| p.exists())
 }
 
 /// Starts redis with `appendfsync always`. No snapshots and no rewriting of its log while it is
@@ -152,12 +156,21 @@ pub fn redis(folder: &Path) -> Result<Result<Peer, Missing>> {
     let port = free_port().to_string();
     let address = format!("127.0.0.1:{port}");
     let mut command = Command::new(program);
-    command.args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--dir"]);
+    command.args([
+        "--port",
+        &port,
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        "--dir",
+    ]);
     command.arg(folder);
     command.args(["--appendonly", "yes", "--appendfsync", "always"]);
     command.args(["--auto-aof-rewrite-percentage", "0", "--daemonize", "no"]);
     let peer = Peer::spawn(command, address, folder)?;
-    peer.wait(|peer| TcpStream::connect(&peer.address).is_ok()).map(Ok)
+    peer.wait(|peer| TcpStream::connect(&peer.address).is_ok())
+        .map(Ok)
 }
 
 /// Starts a single etcd with its defaults, and a quota that the run does not reach.
@@ -170,18 +183,38 @@ pub fn etcd(folder: &Path) -> Result<Result<Peer, Missing>> {
         return Ok(Err(Missing(how.to_owned())));
     };
     let address = format!("127.0.0.1:{}", free_port());
-    let (client, peer) = (format!("http://{address}"), format!("http://127.0.0.1:{}", free_port()));
+    let (client, peer) = (
+        format!("http://{address}"),
+        format!("http://127.0.0.1:{}", free_port()),
+    );
     let mut command = Command::new(program);
     command.arg("--data-dir").arg(folder.join("data"));
-    command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
-    command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-    command.args(["--initial-cluster", &format!("default={peer}"), "--log-level", "error"]);
+    command.args([
+        "--listen-client-urls",
+        &client,
+        "--advertise-client-urls",
+        &client,
+    ]);
+    command.args([
+        "--listen-peer-urls",
+        &peer,
+        "--initial-advertise-peer-urls",
+        &peer,
+    ]);
+    command.args([
+        "--initial-cluster",
+        &format!("default={peer}"),
+        "--log-level",
+        "error",
+    ]);
     command.args(["--quota-backend-bytes", "8589934592"]);
     let started = Peer::spawn(command, address, folder)?;
     started
         .wait(|peer| {
             let mut client = Client::new(&*peer.address).deadline(Duration::from_secs(5));
-            client.get("/health").is_ok_and(|a| a.text().contains("true"))
+            client
+                .get("/health")
+                .is_ok_and(|a| a.text().contains("true"))
         })
         .map(Ok)
 }

@@ -2,12 +2,10 @@
 
 use serde_json::{Value, json};
 
-/// The value below which `share` of an ascending list lies (nearest rank).
-pub fn percentile(ascending: &[f64], share: f64) -> f64 {
-    let last = ascending.len().saturating_sub(1);
-    let rank = (share * ascending.len() as f64).ceil() as i64 - 1;
-    let index = usize::try_from(rank).unwrap_or(0).min(last);
-    ascending.get(index).copied().unwrap_or(f64::NAN)
+/// The value below which so many thousandths of an ascending list lie (nearest rank).
+pub fn percentile(ascending: &[f64], thousandths: usize) -> f64 {
+    let rank = (thousandths * ascending.len()).div_ceil(1_000);
+    ascending.get(rank.max(1) - 1).copied().unwrap_or(f64::NAN)
 }
 
 /// One number a round.
@@ -132,10 +130,20 @@ impl Report {
     pub fn table(&self) -> String {
         let mut text = format!("\n## {}\n\n", self.scenario);
         let width = self.lines.iter().map(|l| l.name.len()).max().unwrap_or(0);
-        text += &format!("| {:width$} |   median | spread              | goal    |\n", "what");
-        text += &format!("| {:-<width$} | -------: | ------------------- | ------- |\n", "");
+        text += &format!(
+            "| {:width$} |   median | spread              | goal    |\n",
+            "what"
+        );
+        text += &format!(
+            "| {:-<width$} | -------: | ------------------- | ------- |\n",
+            ""
+        );
         for line in &self.lines {
-            let spread = format!("{} - {}", short(line.series.min()), short(line.series.max()));
+            let spread = format!(
+                "{} - {}",
+                short(line.series.min()),
+                short(line.series.max())
+            );
             let median = line.series.median();
             let goal = match line.goal.met(median) {
                 Some(true) => format!("{} met", line.goal.text()),
@@ -187,12 +195,15 @@ mod tests {
     #[test]
     fn medians_and_percentiles_are_of_the_ranks() {
         let series = Series(vec![5.0, 1.0, 3.0]);
-        assert_eq!((series.median(), series.min(), series.max()), (3.0, 1.0, 5.0));
+        assert_eq!(
+            (series.median(), series.min(), series.max()),
+            (3.0, 1.0, 5.0)
+        );
         let hundred: Vec<f64> = (1..=100).map(f64::from).collect();
-        assert_eq!(percentile(&hundred, 0.5), 50.0);
-        assert_eq!(percentile(&hundred, 0.99), 99.0);
-        assert_eq!(percentile(&hundred, 1.0), 100.0);
-        assert_eq!(percentile(&hundred, 0.0), 1.0);
+        assert_eq!(percentile(&hundred, 500), 50.0);
+        assert_eq!(percentile(&hundred, 990), 99.0);
+        assert_eq!(percentile(&hundred, 1000), 100.0);
+        assert_eq!(percentile(&hundred, 0), 1.0);
     }
 
     #[test]

@@ -240,12 +240,10 @@ fn push_literal(out: &mut Vec<u8>, text: &str) {
 
 fn push_field(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
     out.push(number << 3 | 2);
-    let mut length = bytes.len();
-    while length >= 0x80 {
-        out.push((length & 0x7f) as u8 | 0x80);
-        length >>= 7;
-    }
-    out.push((length & 0x7f) as u8);
+    // A varint of two bytes: keys and values here are below 2^14 bytes, padding is legal.
+    let length = u16::try_from(bytes.len()).expect("values here are small");
+    let [high, low] = (length << 1).to_be_bytes();
+    out.extend_from_slice(&[low >> 1 | 0x80, high]);
     out.extend_from_slice(bytes);
 }
 
@@ -272,7 +270,13 @@ impl Grpc {
         headers.push(0x00);
         push_literal(&mut headers, "te");
         push_literal(&mut headers, "trailers");
-        push_frame(out, frame::HEADERS, frame::END_HEADERS, self.stream, &headers);
+        push_frame(
+            out,
+            frame::HEADERS,
+            frame::END_HEADERS,
+            self.stream,
+            &headers,
+        );
         let mut data = vec![0];
         let length = u32::try_from(message.len()).expect("messages here are small");
         data.extend_from_slice(&length.to_be_bytes());
@@ -286,7 +290,13 @@ impl Wire for Grpc {
         out.extend_from_slice(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
         push_frame(out, frame::SETTINGS, 0, 0, &[]);
         // The connection's window never closes while a benchmark runs.
-        push_frame(out, frame::WINDOW_UPDATE, 0, 0, &0x7fff_0000_u32.to_be_bytes());
+        push_frame(
+            out,
+            frame::WINDOW_UPDATE,
+            0,
+            0,
+            &0x7fff_0000_u32.to_be_bytes(),
+        );
     }
 
     fn put(&mut self, out: &mut Vec<u8>, item: Item, payloads: &Payloads) {
@@ -325,7 +335,8 @@ impl Wire for Grpc {
                 frame::DATA => self.body.extend_from_slice(payload),
                 _ => {}
             }
-            let ends = matches!(kind, frame::DATA | frame::HEADERS) && flags & frame::END_STREAM != 0;
+            let ends =
+                matches!(kind, frame::DATA | frame::HEADERS) && flags & frame::END_STREAM != 0;
             if ends && stream == self.stream {
                 // Five bytes stand before a message: compressed or not, and its length.
                 if self.body.len() <= 5 {
@@ -384,7 +395,11 @@ mod tests {
         assert!(http.feed(refused, &mut Vec::new()).is_err());
         let silent = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
         assert!(http.feed(silent, &mut Vec::new()).is_err());
-        assert!(Resp::default().feed(b"-ERR no\r\n", &mut Vec::new()).is_err());
+        assert!(
+            Resp::default()
+                .feed(b"-ERR no\r\n", &mut Vec::new())
+                .is_err()
+        );
         assert!(Resp::default().feed(b"$-1\r\n", &mut Vec::new()).is_err());
         let mut grpc = Grpc::new("h:1");
         grpc.put(&mut Vec::new(), Item(1), &payloads);

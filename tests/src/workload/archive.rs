@@ -29,7 +29,12 @@ pub struct Archive {
 impl Archive {
     /// Has nothing yet.
     pub fn new(address: &str) -> Archive {
-        Archive { http: Client::new(address), last: 0, wal_backups: 0, snapshots: 0 }
+        Archive {
+            http: Client::new(address),
+            last: 0,
+            wal_backups: 0,
+            snapshots: 0,
+        }
     }
 
     /// The server is there again, perhaps elsewhere.
@@ -41,7 +46,7 @@ impl Archive {
     pub fn run(&mut self, load: &Load) {
         while !load.over() {
             let done = self.wal().and_then(|()| match self.wal_backups % 4 {
-                1 => self.snapshot(),
+                1 => self.snapshot().map(drop),
                 _ => Ok(()),
             });
             if done.is_err() {
@@ -68,7 +73,9 @@ impl Archive {
             let follows = id == self.last + 1 || self.last == 0 || id % 1_000_000 == 0;
             assert!(id > self.last && follows, "{id} after {}", self.last);
             let file = backup["path"].as_str().expect("a path");
-            let bytes = fs::metadata(file).unwrap_or_else(|e| panic!("{file}: {e}")).len();
+            let bytes = fs::metadata(file)
+                .unwrap_or_else(|e| panic!("{file}: {e}"))
+                .len();
             assert_eq!(backup["bytes"].as_u64().unwrap_or(bytes), bytes, "{file}");
             self.last = id;
         }
@@ -76,22 +83,25 @@ impl Archive {
         Ok(())
     }
 
-    /// One snapshot.
+    /// One snapshot; gives its LSN and digest.
     ///
     /// # Errors
     /// The connection is lost.
     ///
     /// # Panics
     /// When the answer is not as documented.
-    pub fn snapshot(&mut self) -> Result<(), Gone> {
+    pub fn snapshot(&mut self) -> Result<(u64, String), Gone> {
         let name = format!("snapshots/{:04}.db", self.snapshots);
         let answer = self.post("btree/backup", &json!({"path": name}))?;
         assert_eq!(answer["sealed"], true, "{answer}");
         let file = answer["path"].as_str().expect("a path");
-        let bytes = fs::metadata(file).unwrap_or_else(|e| panic!("{file}: {e}")).len();
+        let bytes = fs::metadata(file)
+            .unwrap_or_else(|e| panic!("{file}: {e}"))
+            .len();
         assert_eq!(answer["bytes"].as_u64(), Some(bytes), "{file}");
         self.snapshots += 1;
-        Ok(())
+        let digest = answer["digest"].as_str().expect("a digest");
+        Ok((answer["lsn"].as_u64().expect("an LSN"), digest.to_owned()))
     }
 
     fn post(&mut self, route: &str, body: &Value) -> Result<Value, Gone> {
@@ -106,9 +116,45 @@ impl Archive {
 /// # Errors
 /// The connection is lost.
 pub fn digest(http: &mut Client) -> Result<(u64, String), Gone> {
-    let answer = send(http, "GET", &path("digest"), &[], b"")?.expect(200).json();
+    let answer = send(http, "GET", &path("digest"), &[], b"")?
+        .expect(200)
+        .json();
     let lsn = answer["lsn"].as_u64().expect("an LSN");
     Ok((lsn, answer["digest"].as_str().expect("a digest").to_owned()))
+}
+
+/// The last LSN in a sealed segment, with the digest there.
+///
+/// # Panics
+/// When there is none.
+pub fn sealed_end(http: &mut Client) -> (u64, String) {
+    let get = |http: &mut Client, rest: &str| {
+        let answer = http.get(&path(rest)).expect("the server answers");
+        answer.expect(200).json()
+    };
+    let listed = get(http, "wal/segments");
+    let segments = listed["segments"].as_array().expect("a list").iter();
+    let sealed = segments.filter(|s| s["state"] == "sealed");
+    let last = sealed.filter_map(|s| s["lastLsn"].as_u64()).max();
+    let lsn = last.unwrap_or_else(|| panic!("no sealed segment: {listed}"));
+    let answer = get(http, &format!("digest?lsn={lsn}"));
+    assert_eq!(answer["lsn"], lsn);
+    (lsn, answer["digest"].as_str().expect("a digest").to_owned())
+}
+
+/// The name of the history that the server goes on with.
+///
+/// # Panics
+/// When it does not answer.
+pub fn lineage(http: &mut Client) -> String {
+    let answer = http
+        .get(&path("digest"))
+        .expect("the server answers")
+        .expect(200);
+    answer
+        .header("x-unison-lineage")
+        .expect("where a namespace is named")
+        .to_owned()
 }
 
 /// Notes digests until the load is over or the server has gone.
@@ -118,7 +164,9 @@ pub fn digest(http: &mut Client) -> Result<(u64, String), Gone> {
 pub fn watch(address: &str, load: &Load, digests: &mut Digests) {
     let mut http = Client::new(address);
     while !load.over() {
-        let Ok((lsn, digest)) = digest(&mut http) else { return };
+        let Ok((lsn, digest)) = digest(&mut http) else {
+            return;
+        };
         note(digests, lsn, digest);
         thread::sleep(Duration::from_millis(10));
     }

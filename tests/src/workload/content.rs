@@ -14,7 +14,10 @@ use crate::http::Client;
 /// # Panics
 /// When the server does not answer as documented.
 pub fn read(http: &mut Client, clients: u64) -> Content {
-    let mut content = Content { kv: keys(http), ..Content::default() };
+    let mut content = Content {
+        kv: keys(http),
+        ..Content::default()
+    };
     let mut objects = vec![upload::KEY.to_owned()];
     for client in (0..clients).map(name) {
         for n in 0..ROWS {
@@ -37,7 +40,9 @@ fn keys(http: &mut Client) -> BTreeMap<String, super::model::Bytes> {
     let mut all = BTreeMap::new();
     let mut cursor = String::new();
     loop {
-        let page = get(http, &format!("kv?limit=1000{cursor}")).expect(200).json();
+        let page = get(http, &format!("kv?limit=1000{cursor}"))
+            .expect(200)
+            .json();
         for item in page["items"].as_array().expect("items is a list") {
             let key = item["key"].as_str().expect("all keys are UTF-8").to_owned();
             let value = from_base64(item["value"].as_str().expect("a value")).expect("base64");
@@ -55,8 +60,15 @@ fn keys(http: &mut Client) -> BTreeMap<String, super::model::Bytes> {
 fn columns(http: &mut Client, row: &str) -> Option<BTreeMap<String, super::model::Bytes>> {
     let answer = get(http, &format!("row/{}", percent(row)));
     let body = answer.json();
-    assert_eq!(body["found"].as_bool(), Some(answer.status == 200), "{body}");
-    let columns = body["columns"].as_object().expect("columns is an object").iter();
+    assert_eq!(
+        body["found"].as_bool(),
+        Some(answer.status == 200),
+        "{body}"
+    );
+    let columns = body["columns"]
+        .as_object()
+        .expect("columns is an object")
+        .iter();
     let value = |v: &serde_json::Value| from_base64(v.as_str().expect("a value")).expect("base64");
     (answer.status == 200).then(|| columns.map(|(n, v)| (n.clone(), value(v).into())).collect())
 }
@@ -67,7 +79,10 @@ fn object(http: &mut Client, key: &str) -> Option<Object> {
         return None;
     }
     let bytes = answer.expect(200).body;
-    Some(Object::of(&bytes).unwrap_or_else(|| panic!("{key}: {} bytes that nobody wrote", bytes.len())))
+    Some(
+        Object::of(&bytes)
+            .unwrap_or_else(|| panic!("{key}: {} bytes that nobody wrote", bytes.len())),
+    )
 }
 
 /// The LSN of each of these keys.

@@ -39,7 +39,10 @@ impl Scale {
             restores: 4,
             flags: &["--segment-size", "256KiB", "--flush-bytes", "256KiB"],
         };
-        match (env::var("UNISON_WORKLOAD").as_deref(), env::var("UNISON_SOAK_SECONDS")) {
+        match (
+            env::var("UNISON_WORKLOAD").as_deref(),
+            env::var("UNISON_SOAK_SECONDS"),
+        ) {
             (Ok("full"), _) => Scale {
                 clients: 16,
                 writes: 200_000,

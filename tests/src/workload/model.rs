@@ -38,7 +38,9 @@ impl Object {
                 body[..8].copy_from_slice(&self.seed.to_le_bytes());
                 body[8..16].copy_from_slice(&self.len.to_le_bytes());
             }
-            let cut = |at: u64| usize::try_from(at.clamp(begin, begin + Self::PART) - begin).expect("below a part");
+            let cut = |at: u64| {
+                usize::try_from(at.clamp(begin, begin + Self::PART) - begin).expect("below a part")
+            };
             bytes.extend_from_slice(&body[cut(from)..cut(to)]);
         }
         bytes
@@ -47,7 +49,10 @@ impl Object {
     /// Which object these bytes are; `None` if they are not one, whole and exact.
     pub fn of(bytes: &[u8]) -> Option<Object> {
         let number = |at: usize| Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
-        let object = Object { seed: number(0)?, len: number(8)? };
+        let object = Object {
+            seed: number(0)?,
+            len: number(8)?,
+        };
         let len = u64::try_from(bytes.len()).ok()?;
         let mut parts = (0u64..).zip(bytes.chunks(1 << 16));
         let same = parts.all(|(i, part)| object.bytes(i * Self::PART, Self::PART) == part);
@@ -163,7 +168,11 @@ impl Content {
 
     /// All owners.
     pub fn owners(&self) -> BTreeSet<&str> {
-        let keys = self.kv.keys().chain(self.rows.keys()).chain(self.lobs.keys());
+        let keys = self
+            .kv
+            .keys()
+            .chain(self.rows.keys())
+            .chain(self.lobs.keys());
         keys.map(|key| owner(key)).collect()
     }
 
@@ -189,8 +198,13 @@ impl Content {
             for key in keys {
                 let (e, f) = (expected.get(key), found.get(key));
                 if e != f {
-                    let short = |v: Option<&T>| format!("{v:?}").chars().take(120).collect::<String>();
-                    words.push(format!("{kind} {key}: expected {}, found {}", short(e), short(f)));
+                    let short =
+                        |v: Option<&T>| format!("{v:?}").chars().take(120).collect::<String>();
+                    words.push(format!(
+                        "{kind} {key}: expected {}, found {}",
+                        short(e),
+                        short(f)
+                    ));
                 }
             }
         }
@@ -234,7 +248,9 @@ impl Timeline {
     pub fn at(&self, lsn: u64) -> Content {
         let mut content = Content::default();
         let there = self.writes.iter().take_while(|w| w.when.last() <= lsn);
-        there.flat_map(|w| &w.changes).for_each(|c| content.apply(c));
+        there
+            .flat_map(|w| &w.changes)
+            .for_each(|c| content.apply(c));
         content
     }
 
@@ -265,9 +281,15 @@ impl Timeline {
     /// # Panics
     /// When something is.
     pub fn fork(&self, lsn: u64) -> Timeline {
-        assert_eq!(self.unsure(lsn).count(), 0, "a fork stands where all is known");
+        assert_eq!(
+            self.unsure(lsn).count(),
+            0,
+            "a fork stands where all is known"
+        );
         let there = self.writes.iter().take_while(|w| w.when.last() <= lsn);
-        Timeline { writes: there.cloned().collect() }
+        Timeline {
+            writes: there.cloned().collect(),
+        }
     }
 
     /// Compares what was found with what was there after record `lsn`.
@@ -284,7 +306,9 @@ impl Timeline {
             if is == was {
                 continue;
             }
-            let mut others = self.unsure(lsn).filter(|w| owner(w.changes[0].key()) == *name);
+            let mut others = self
+                .unsure(lsn)
+                .filter(|w| owner(w.changes[0].key()) == *name);
             let with = |write: &Write| {
                 let mut content = was.clone();
                 write.changes.iter().for_each(|c| content.apply(c));
@@ -306,7 +330,9 @@ impl Timeline {
         let mut last: BTreeMap<&str, u64> = BTreeMap::new();
         let mut checked = 0;
         for write in &self.writes {
-            let (Some(replaced), When::At(lsn)) = (write.replaces, write.when) else { continue };
+            let (Some(replaced), When::At(lsn)) = (write.replaces, write.when) else {
+                continue;
+            };
             let key = write.changes[0].key();
             let before = last.insert(key, lsn).unwrap_or(0);
             if before != replaced {
@@ -327,13 +353,20 @@ mod tests {
 
     fn put(when: When, key: &str, value: &str) -> Write {
         let changes = vec![Change::Kv(key.to_owned(), Some(value.as_bytes().into()))];
-        Write { when, changes, replaces: None }
+        Write {
+            when,
+            changes,
+            replaces: None,
+        }
     }
 
     #[test]
     fn an_unknown_write_may_be_there_or_not_but_only_within_its_bounds() {
         let mut line = Timeline::default();
-        line.extend([put(When::Between(3, 7), "a/x", "2"), put(When::At(3), "a/x", "1")]);
+        line.extend([
+            put(When::Between(3, 7), "a/x", "2"),
+            put(When::At(3), "a/x", "1"),
+        ]);
         let content = |value: &str| {
             let mut c = Content::default();
             c.apply(&put(When::At(0), "a/x", value).changes[0]);
@@ -348,7 +381,10 @@ mod tests {
 
     #[test]
     fn an_object_is_known_by_its_bytes_and_no_other() {
-        let object = Object { seed: 7, len: 200_000 };
+        let object = Object {
+            seed: 7,
+            len: 200_000,
+        };
         let bytes = object.bytes(0, u64::MAX >> 1);
         assert_eq!(bytes.len(), 200_000);
         assert_eq!(bytes[70_000..71_000], object.bytes(70_000, 1_000));
@@ -361,7 +397,10 @@ mod tests {
 
     #[test]
     fn two_writes_that_replace_the_same_are_told() {
-        let cas = |lsn, replaced| Write { replaces: Some(replaced), ..put(When::At(lsn), "s/x", "v") };
+        let cas = |lsn, replaced| Write {
+            replaces: Some(replaced),
+            ..put(When::At(lsn), "s/x", "v")
+        };
         let mut line = Timeline::default();
         line.extend([cas(3, 0), cas(5, 3)]);
         assert_eq!(line.conditions_held(), Ok(2));

@@ -11,7 +11,11 @@ pub fn to_base64(bytes: &[u8]) -> String {
         let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
         for i in 0..4 {
             let digit = DIGITS[(bits >> (18 - 6 * i)) as usize & 63];
-            text.push(if i > group.len() { '=' } else { char::from(digit) });
+            text.push(if i > group.len() {
+                '='
+            } else {
+                char::from(digit)
+            });
         }
     }
     text
@@ -23,7 +27,7 @@ pub fn from_base64(text: &str) -> Option<Vec<u8>> {
         let mut table = [0xff; 256];
         let mut i = 0;
         while i < 64 {
-            table[DIGITS[i] as usize] = i as u8;
+            table[DIGITS[i] as usize] = i.to_le_bytes()[0];
             i += 1;
         }
         table
@@ -71,7 +75,7 @@ impl Chance {
         Chance(seed)
     }
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -80,7 +84,7 @@ impl Chance {
     }
     /// A number below `n`.
     pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
+        self.number() % n
     }
     /// One of `items`.
     ///
@@ -94,7 +98,7 @@ impl Chance {
     pub fn bytes(&mut self, len: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(len + 8);
         while bytes.len() < len {
-            bytes.extend_from_slice(&self.next().to_le_bytes());
+            bytes.extend_from_slice(&self.number().to_le_bytes());
         }
         bytes.truncate(len);
         bytes

@@ -69,6 +69,11 @@ impl Upload {
             // Some of it goes out in each part of the load; the last before its end.
             let due = self.object.len.saturating_mul(load.progress().min(1000)) / 900;
             if self.sent > due {
+                // Its connection is idle: that the server has gone it hears from the others.
+                if load.over() {
+                    self.interrupted += 1;
+                    return;
+                }
                 thread::sleep(Duration::from_millis(2));
                 continue;
             }
@@ -82,7 +87,10 @@ impl Upload {
     fn step(&mut self) -> Result<(), Gone> {
         let Some(id) = self.transaction.clone() else {
             let body = json!({"operation": "put", "entryType": "lob"}).to_string();
-            let answer = self.once("tx/begin", "begin", body.as_bytes())?.expect(200).json();
+            let answer = self
+                .once("tx/begin", "begin", body.as_bytes())?
+                .expect(200)
+                .json();
             let id = answer["txnId"].as_str().expect("a begin gives the id");
             self.transaction = Some(id.to_owned());
             return Ok(());
@@ -93,7 +101,11 @@ impl Upload {
                 let answer = answer.expect(200).json();
                 let lsn = answer["lsn"].as_u64().expect("a commit gives its LSN");
                 let changes = vec![Change::Lob(KEY.to_owned(), Some(self.object))];
-                self.written = Some(Write { when: When::At(lsn), changes, replaces: None });
+                self.written = Some(Write {
+                    when: When::At(lsn),
+                    changes,
+                    replaces: None,
+                });
                 self.committed = true;
             }
             return Ok(());
@@ -111,7 +123,13 @@ impl Upload {
     /// A request that may be sent again.
     fn once(&mut self, rest: &str, name: &str, body: &[u8]) -> Result<crate::http::Answer, Gone> {
         let token = format!("big-{:x}-{}-{name}", self.object.seed, self.attempt);
-        send(&mut self.http, "POST", &path(rest), &[("idempotency-key", &token)], body)
+        send(
+            &mut self.http,
+            "POST",
+            &path(rest),
+            &[("idempotency-key", &token)],
+            body,
+        )
     }
 
     /// A load that takes longer than a transaction may: from the beginning.

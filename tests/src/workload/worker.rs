@@ -78,11 +78,17 @@ pub fn send(
 ) -> Result<Answer, Gone> {
     let begun = Instant::now();
     loop {
-        let answer = http.request(method, path, headers, body).map_err(|_| Gone)?;
+        let answer = http
+            .request(method, path, headers, body)
+            .map_err(|_| Gone)?;
         if ![429, 503, 507].contains(&answer.status) {
             return Ok(answer);
         }
-        assert!(begun.elapsed() < Duration::from_secs(60), "{method} {path}: {}", answer.text());
+        assert!(
+            begun.elapsed() < Duration::from_secs(60),
+            "{method} {path}: {}",
+            answer.text()
+        );
         thread::sleep(Duration::from_millis(20));
     }
 }
@@ -91,7 +97,9 @@ pub fn send(
 #[track_caller]
 pub fn lsn_of(answer: Answer) -> u64 {
     let answer = answer.expect(200).json();
-    answer["lsn"].as_u64().unwrap_or_else(|| panic!("no lsn: {answer}"))
+    answer["lsn"]
+        .as_u64()
+        .unwrap_or_else(|| panic!("no lsn: {answer}"))
 }
 
 /// The LSN in an `ETag`.
@@ -180,7 +188,8 @@ impl Worker {
             0 => self.chance.below(20_000),
             _ => self.chance.below(300),
         };
-        let mut value = format!("{}#{}#{:x}:", self.name, self.count, self.chance.next()).into_bytes();
+        let mut value =
+            format!("{}#{}#{:x}:", self.name, self.count, self.chance.number()).into_bytes();
         value.extend(self.chance.bytes(usize::try_from(len).expect("small")));
         value.into()
     }
@@ -188,16 +197,27 @@ impl Worker {
     fn columns(&mut self) -> BTreeMap<String, Bytes> {
         let names = ["a", "b", "c", "d", "e é"];
         let count = 1 + self.chance.below(3);
-        (0..count).map(|_| ((*self.chance.one(&names)).to_owned(), self.value())).collect()
+        (0..count)
+            .map(|_| ((*self.chance.one(&names)).to_owned(), self.value()))
+            .collect()
     }
 
     // How it writes.
 
     fn record(&mut self, lsn: u64, changes: Vec<Change>, replaces: Option<u64>) {
-        assert!(lsn > self.last, "{}: LSN {lsn} was answered after {}", self.name, self.last);
+        assert!(
+            lsn > self.last,
+            "{}: LSN {lsn} was answered after {}",
+            self.name,
+            self.last
+        );
         self.last = lsn;
         changes.iter().for_each(|c| self.mine.apply(c));
-        self.written.push(Write { when: When::At(lsn), changes, replaces });
+        self.written.push(Write {
+            when: When::At(lsn),
+            changes,
+            replaces,
+        });
     }
 
     /// A write whose answer carries its LSN.
@@ -216,7 +236,10 @@ impl Worker {
                 Ok(lsn)
             }
             Err(gone) => {
-                self.pending = Some(Pending { changes, replaces: None });
+                self.pending = Some(Pending {
+                    changes,
+                    replaces: None,
+                });
                 Err(gone)
             }
         }
@@ -230,7 +253,8 @@ impl Worker {
         changes: Vec<Change>,
     ) -> Result<(), Gone> {
         let body = body.to_string();
-        self.write(method, path, &[], body.as_bytes(), changes).map(drop)
+        self.write(method, path, &[], body.as_bytes(), changes)
+            .map(drop)
     }
 
     fn put(&mut self) -> Result<(), Gone> {
@@ -247,7 +271,8 @@ impl Worker {
     fn remove(&mut self) -> Result<(), Gone> {
         let key = self.key();
         let at = path(&format!("kv/{}", percent(&key)));
-        self.write("DELETE", &at, &[], b"", vec![Change::Kv(key, None)]).map(drop)
+        self.write("DELETE", &at, &[], b"", vec![Change::Kv(key, None)])
+            .map(drop)
     }
 
     /// Different keys with values, as changes and as items.
@@ -256,7 +281,13 @@ impl Worker {
         let pairs: BTreeMap<_, _> = (0..count).map(|_| (self.key(), self.value())).collect();
         let item = |(k, v): (&String, &Bytes)| json!({"key": k, "value": to_base64(v)});
         let items = pairs.iter().map(item).collect();
-        (pairs.into_iter().map(|(k, v)| Change::Kv(k, Some(v))).collect(), items)
+        (
+            pairs
+                .into_iter()
+                .map(|(k, v)| Change::Kv(k, Some(v)))
+                .collect(),
+            items,
+        )
     }
 
     fn batch(&mut self) -> Result<(), Gone> {
@@ -282,7 +313,8 @@ impl Worker {
     fn remove_row(&mut self) -> Result<(), Gone> {
         let row = self.row_key();
         let at = path(&format!("row/{}", percent(&row)));
-        self.write("DELETE", &at, &[], b"", vec![Change::DropRow(row)]).map(drop)
+        self.write("DELETE", &at, &[], b"", vec![Change::DropRow(row)])
+            .map(drop)
     }
 
     fn remove_columns(&mut self) -> Result<(), Gone> {
@@ -294,11 +326,16 @@ impl Worker {
 
     fn rows(&mut self) -> Result<(), Gone> {
         let count = 1 + self.chance.below(5);
-        let rows: BTreeMap<_, _> = (0..count).map(|_| (self.row_key(), self.columns())).collect();
+        let rows: BTreeMap<_, _> = (0..count)
+            .map(|_| (self.row_key(), self.columns()))
+            .collect();
         let item = |(row, columns): (&String, &BTreeMap<_, _>)| json!({"rowKey": row, "columns": coded(columns)});
         let items: Vec<_> = rows.iter().map(item).collect();
         let body = json!({"operation": "put", "rows": items});
-        let changes = rows.into_iter().map(|(row, columns)| Change::Row(row, columns)).collect();
+        let changes = rows
+            .into_iter()
+            .map(|(row, columns)| Change::Row(row, columns))
+            .collect();
         self.write_json("POST", &path("row/batch"), &body, changes)
     }
 
@@ -306,13 +343,17 @@ impl Worker {
     fn retried(&mut self) -> Result<(), Gone> {
         let (key, value) = (self.key(), self.value());
         let at = path(&format!("kv/{}", percent(&key)));
-        let token = format!("{}-{:x}", self.name, self.chance.next());
+        let token = format!("{}-{:x}", self.name, self.chance.number());
         let headers = [("idempotency-key", &*token)];
         let body = json!({"value": to_base64(&value)}).to_string();
         let change = vec![Change::Kv(key, Some(value))];
         let first = self.write("PUT", &at, &headers, body.as_bytes(), change)?;
         let again = send(&mut self.http, "PUT", &at, &headers, body.as_bytes())?;
-        assert_eq!(lsn_of(again), first, "applied once, the first answer repeated");
+        assert_eq!(
+            lsn_of(again),
+            first,
+            "applied once, the first answer repeated"
+        );
         Ok(())
     }
 
@@ -326,7 +367,11 @@ impl Worker {
             404 => 0,
             200 => {
                 let lsn = tag_of(&found).expect("a GET gives the entry's LSN as ETag");
-                self.seen.push(Seen { key: key.clone(), lsn, value: found.body.into() });
+                self.seen.push(Seen {
+                    key: key.clone(),
+                    lsn,
+                    value: found.body.into(),
+                });
                 lsn
             }
             _ => panic!("{}", found.text()),
@@ -349,7 +394,10 @@ impl Worker {
                 Ok(())
             }
             Err(gone) => {
-                self.pending = Some(Pending { changes, replaces: Some(replaced) });
+                self.pending = Some(Pending {
+                    changes,
+                    replaces: Some(replaced),
+                });
                 Err(gone)
             }
         }
@@ -357,9 +405,18 @@ impl Worker {
 
     fn begin(&mut self, operation: &str, kind: &str) -> Result<String, Gone> {
         let body = json!({"operation": operation, "entryType": kind}).to_string();
-        let answer = send(&mut self.http, "POST", &path("tx/begin"), &[], body.as_bytes())?;
+        let answer = send(
+            &mut self.http,
+            "POST",
+            &path("tx/begin"),
+            &[],
+            body.as_bytes(),
+        )?;
         let answer = answer.expect(200).json();
-        Ok(answer["txnId"].as_str().expect("a begin gives the id").to_owned())
+        Ok(answer["txnId"]
+            .as_str()
+            .expect("a begin gives the id")
+            .to_owned())
     }
 
     fn stage(&mut self, id: &str, step: &str, body: &[u8]) -> Result<(), Gone> {
@@ -411,7 +468,10 @@ impl Worker {
     fn object(&mut self) -> Result<(), Gone> {
         let key = self.object_key();
         let len = super::model::Object::MIN + self.chance.below(150_000);
-        let object = super::model::Object { seed: self.chance.next(), len };
+        let object = super::model::Object {
+            seed: self.chance.number(),
+            len,
+        };
         let id = self.begin("put", "lob")?;
         let step = format!("lob?key={}", percent(&key));
         let chunk = 20_000 + self.chance.below(60_000);
@@ -426,7 +486,8 @@ impl Worker {
     fn remove_object(&mut self) -> Result<(), Gone> {
         let key = self.object_key();
         let at = path(&format!("lob/{}", percent(&key)));
-        self.write("DELETE", &at, &[], b"", vec![Change::Lob(key, None)]).map(drop)
+        self.write("DELETE", &at, &[], b"", vec![Change::Lob(key, None)])
+            .map(drop)
     }
 
     /// It reads what it wrote (P3).
@@ -436,7 +497,13 @@ impl Worker {
     }
 
     fn same_value(&mut self, key: &str) -> Result<(), Gone> {
-        let answer = send(&mut self.http, "GET", &path(&format!("kv/{}", percent(key))), &[], b"")?;
+        let answer = send(
+            &mut self.http,
+            "GET",
+            &path(&format!("kv/{}", percent(key))),
+            &[],
+            b"",
+        )?;
         let value = match answer.status {
             404 => None,
             _ => {
@@ -444,7 +511,11 @@ impl Worker {
                 Some(from_base64(answer["value"].as_str().expect("a value")).expect("base64"))
             }
         };
-        assert_eq!(value.as_deref(), self.mine.kv.get(key).map(|v| &**v), "{key} reads as written");
+        assert_eq!(
+            value.as_deref(),
+            self.mine.kv.get(key).map(|v| &**v),
+            "{key} reads as written"
+        );
         Ok(())
     }
 
@@ -461,21 +532,47 @@ impl Worker {
     /// # Panics
     /// When what is found is neither with nor without it: then an acknowledged write is lost, or
     /// half of one is there.
-    pub fn settle(everyone: &mut [Worker], found: &Content, tags: &BTreeMap<String, u64>, now: u64) {
-        let mut seen: Vec<Seen> = everyone.iter_mut().flat_map(|w| std::mem::take(&mut w.seen)).collect();
+    pub fn settle(
+        everyone: &mut [Worker],
+        found: &Content,
+        tags: &BTreeMap<String, u64>,
+        now: u64,
+    ) {
+        let mut seen: Vec<Seen> = everyone
+            .iter_mut()
+            .flat_map(|w| std::mem::take(&mut w.seen))
+            .collect();
         for (key, value) in found.kv.iter().filter(|(key, _)| key.starts_with("s/")) {
-            seen.push(Seen { key: key.clone(), lsn: tags[key], value: value.clone() });
+            seen.push(Seen {
+                key: key.clone(),
+                lsn: tags[key],
+                value: value.clone(),
+            });
         }
         for worker in everyone {
             let part = found.part(&worker.name);
             let Some(pending) = worker.pending.take() else {
-                assert!(part == worker.mine, "{}: {}", worker.name, worker.mine.differences(&part));
+                assert!(
+                    part == worker.mine,
+                    "{}: {}",
+                    worker.name,
+                    worker.mine.differences(&part)
+                );
                 continue;
             };
             let when = if pending.replaces.is_some() {
-                assert!(part == worker.mine, "{}: {}", worker.name, worker.mine.differences(&part));
-                let Change::Kv(key, Some(value)) = &pending.changes[0] else { continue };
-                let Some(s) = seen.iter().find(|s| s.key == *key && s.value == *value) else { continue };
+                assert!(
+                    part == worker.mine,
+                    "{}: {}",
+                    worker.name,
+                    worker.mine.differences(&part)
+                );
+                let Change::Kv(key, Some(value)) = &pending.changes[0] else {
+                    continue;
+                };
+                let Some(s) = seen.iter().find(|s| s.key == *key && s.value == *value) else {
+                    continue;
+                };
                 When::At(s.lsn)
             } else if part == worker.mine {
                 continue;
@@ -489,19 +586,35 @@ impl Worker {
                     without.differences(&part),
                     worker.mine.differences(&part)
                 );
-                match pending.changes.iter().find(|c| matches!(c, Change::Kv(_, Some(_)))) {
+                match pending
+                    .changes
+                    .iter()
+                    .find(|c| matches!(c, Change::Kv(_, Some(_))))
+                {
                     Some(Change::Kv(key, _)) => When::At(tags[key]),
                     _ => When::Between(worker.last, now),
                 }
             };
-            assert!(when.last() > worker.last, "{}: {when:?} after {}", worker.name, worker.last);
+            assert!(
+                when.last() > worker.last,
+                "{}: {when:?} after {}",
+                worker.name,
+                worker.last
+            );
             let Pending { changes, replaces } = pending;
-            worker.written.push(Write { when, changes, replaces });
+            worker.written.push(Write {
+                when,
+                changes,
+                replaces,
+            });
             worker.last = now;
         }
     }
 }
 
 fn coded(columns: &BTreeMap<String, Bytes>) -> BTreeMap<&str, String> {
-    columns.iter().map(|(name, value)| (&**name, to_base64(value))).collect()
+    columns
+        .iter()
+        .map(|(name, value)| (&**name, to_base64(value)))
+        .collect()
 }

@@ -1,8 +1,19 @@
 //! Backup: copies of sealed segments and images of the store, published whole or not at all (P9).
 //!
+//! ```text
+//! wal       which segments, one proving pass each ─┐
+//! snapshot  flush, image, trailer ─────────────────┤
+//!                              root (reach the folder) ─> publish (NAME.tmp, sync, rename, NAME.sha256)
+//! status    how it went, for metrics and alerts       └> early (sync while writing)
+//! ```
+//!
+//! Every file is a copy of its own (never a link), of mode 0600 in folders of mode 0700, dated by
+//! when it was made, and never touched again: what changes is replaced by a rename.
+//!
 //! These calls block: run them through `platform::Offload`. They know nothing of leaders: whoever
 //! calls seals first, through the `Writer`, and passes on what that came to.
 
+mod early;
 mod publish;
 mod root;
 mod snapshot;

@@ -12,10 +12,11 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 use sha2::{Digest as _, Sha256};
-use unisondb_platform::{Access, File, FileExt};
+use unisondb_platform::{Access, DiskExt, File, FileExt, Offload};
 use unisondb_types::Sha256Sum;
 
 use super::BackupError;
+use super::early::Early;
 use super::root::{Folder, failed};
 
 /// What ends the name of a file in the making.
@@ -28,6 +29,8 @@ const SPARE_BYTES: u64 = 64 << 20;
 const SPARE_PART: u64 = 50;
 /// How often a draft looks at the room left, in bytes written.
 const LOOK_BYTES: u64 = 8 << 20;
+/// Longest that a checksum file of ours is, in bytes.
+const SUM_FILE_BYTES: u64 = 1_024;
 /// Bytes of a file that are read at once.
 const BLOCK_BYTES: usize = 1 << 20;
 
@@ -36,6 +39,7 @@ pub(super) struct Draft<'f> {
     folder: &'f Folder,
     name: String,
     file: Arc<dyn File>,
+    early: Option<Early>,
     len: u64,
     /// Written since the room left was last looked at.
     unlooked: u64,
@@ -57,10 +61,17 @@ impl<'f> Draft<'f> {
             folder,
             name: name.to_owned(),
             file,
+            early: None,
             len: 0,
             unlooked: 0,
             settled: false,
         })
+    }
+
+    /// Brings it to the medium while it is being written.
+    pub(super) fn early(mut self, offload: &Arc<dyn Offload>) -> Draft<'f> {
+        self.early = Some(Early::new(offload, &self.file));
+        self
     }
 
     /// Adds bytes at the end.
@@ -74,7 +85,8 @@ impl<'f> Draft<'f> {
             .write_all_at(bytes, self.len)
             .map_err(|e| self.failed(e))?;
         self.len += bytes.len() as u64;
-        Ok(())
+        let wrote = self.early.as_mut().map_or(Ok(()), |e| e.wrote(bytes.len()));
+        wrote.map_err(|e| self.failed(e))
     }
 
     /// Length so far, in bytes.
@@ -89,7 +101,10 @@ impl<'f> Draft<'f> {
 
     /// Syncs it.
     pub(super) fn sync(&self) -> Result<(), BackupError> {
-        self.file.sync().map_err(|e| self.failed(e))
+        let settled = self.early.as_ref().map_or(Ok(()), Early::settle);
+        settled
+            .and_then(|()| self.file.sync())
+            .map_err(|e| self.failed(e))
     }
 
     /// Gives it its name, replacing a file that has it. Synced by the caller before
@@ -107,11 +122,15 @@ impl<'f> Draft<'f> {
         let (folder, name) = (self.folder, self.name.clone());
         let sum_name = format!("{name}{SHA256}");
         let mut sum = Draft::begin(folder, &sum_name)?;
-        sum.write(format!("{sha256}  {name}\n").as_bytes())?;
+        let line = format!("{sha256}  {name}\n");
+        sum.write(line.as_bytes())?;
         sum.sync()?;
         // All that takes room is done. A crash from here on leaves no checksum rather than that of
-        // another file.
-        folder.remove(&sum_name)?;
+        // another file. One that says the same is left: `tar` may be reading the folder.
+        let there = folder.disk.read(&folder.path(&sum_name), SUM_FILE_BYTES);
+        if there.ok().is_none_or(|there| there != line.as_bytes()) {
+            folder.remove(&sum_name)?;
+        }
         self.publish()?;
         sum.publish()
     }

@@ -23,6 +23,7 @@ use super::publish::Draft;
 use super::root::{Asked, Folder, Missing, failed};
 use super::{BackupError, BackupKind, SnapshotBackup};
 use crate::engine::decode;
+use crate::restore::stored::Stored;
 use crate::state::entry;
 use crate::state::position::{self, Position};
 use crate::state::table::{self, Table};
@@ -140,21 +141,26 @@ impl Engine {
         name: &str,
         through: Lsn,
     ) -> Result<(Draft<'f>, SnapshotBackup), BackupError> {
-        let mut draft = Draft::begin(folder, name)?;
+        let mut draft = Draft::begin(folder, name)?.early(&self.0.platform.offload);
         let mut sum = Sha256::new();
         let flushed = self.copy_image(through, &mut |block| {
             draft.write(block)?;
             sum.update(block);
             Ok(())
         })?;
-        let position = position_in(&draft, &flushed.position).map_err(|e| {
-            let e = io::Error::new(io::ErrorKind::InvalidData, e);
+        let stored = stored_in(&draft, &flushed.position).map_err(|why| {
+            let e = io::Error::new(io::ErrorKind::InvalidData, why);
             failed(&folder.shown(name), e)
         })?;
-        let trailer = trailer(&position, draft.len(), finished(sum.clone())).encode();
+        let trailer = Trailer {
+            image_sum: finished(sum.clone()),
+            ..stored.as_trailer(draft.len())
+        };
+        let trailer = trailer.encode();
         draft.write(&trailer)?;
         sum.update(trailer);
         draft.sync()?;
+        let position = stored.position;
         let about = SnapshotBackup {
             path: PathBuf::new(),
             bytes: draft.len(),
@@ -227,35 +233,21 @@ impl Flushed {
     }
 }
 
-/// Where the state in an image stands, as the image itself has it.
-fn position_in(draft: &Draft<'_>, flushed: &Position) -> Result<Position, PositionError> {
+/// Where the state in an image stands, as the image itself has it; in words, why it cannot be.
+fn stored_in(draft: &Draft<'_>, flushed: &Position) -> Result<Stored, String> {
     let image = Image::open(SoFar {
         file: draft.file(),
         len: draft.len(),
-    })?;
-    let key = table::meta(position::POSITION);
-    let bytes = image.get(&key)?.ok_or(PositionError::None)?;
-    let found: Position = decode(&key, entry::open(&key, &bytes)?.payload)?;
-    if found == *flushed {
-        return Ok(found);
+    });
+    let image = image.map_err(|e| format!("the image cannot be read back: {e}"))?;
+    let stored = Stored::of(&image)?;
+    if stored.position != *flushed {
+        let (found, flushed) = (stored.position.lsn, flushed.lsn);
+        return Err(format!(
+            "the image stands at record {found}, {flushed} had been flushed"
+        ));
     }
-    Err(PositionError::Other {
-        flushed: flushed.lsn,
-        found: found.lsn,
-    })
-}
-
-/// Why an image does not say where it stands.
-#[derive(Debug, thiserror::Error)]
-enum PositionError {
-    #[error("the image cannot be read back: {0}")]
-    Image(#[from] unisondb_store::image::Error),
-    #[error("the image has no position")]
-    None,
-    #[error("the image stands at record {found}, record {flushed} had been flushed")]
-    Other { flushed: Lsn, found: Lsn },
-    #[error(transparent)]
-    Damaged(#[from] Error),
+    Ok(stored)
 }
 
 /// What has been written of a file.
@@ -275,29 +267,4 @@ impl Source for SoFar<'_> {
 
 fn finished(sum: Sha256) -> Sha256Sum {
     Sha256Sum::from_bytes(sum.finalize().into())
-}
-
-fn trailer(position: &Position, image_bytes: u64, image_sum: Sha256Sum) -> Trailer {
-    let segment = position.segment;
-    Trailer {
-        image_bytes,
-        image_sum,
-        namespace: position.namespace.clone(),
-        cluster: position.cluster,
-        lineage: position.lineage,
-        lsn: position.lsn,
-        term: position.term,
-        stamp: position.stamp,
-        frame_crc: position.crc,
-        segment,
-        next_segment: if position.segment_ended {
-            segment.next()
-        } else {
-            segment
-        },
-        chain: position.chain,
-        chain_lsn: position.chain_lsn,
-        digest: position.digest,
-        format: u32::from(position.format),
-    }
 }

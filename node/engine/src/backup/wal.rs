@@ -5,7 +5,9 @@
 //! order: a call that fails half way has published a prefix without a hole, says that it failed, and
 //! can be repeated.
 
-use unisondb_platform::EntryKind;
+use std::sync::Arc;
+
+use unisondb_platform::{EntryKind, Offload};
 use unisondb_types::SegmentId;
 use unisondb_wal::{SealedFile, SegmentInfo, SegmentState, copy_verified};
 
@@ -56,7 +58,7 @@ impl Engine {
         let whole = asked.below(&shared.backups);
         for info in wanted {
             let segment = shared.wal.open_sealed(info.id).map_err(Error::from)?;
-            let copied = copy(&folder, &segment)?;
+            let copied = copy(&folder, &segment, &shared.platform.offload)?;
             copies.push(Copied {
                 segment: info.id,
                 path: whole.join(info.id.file_name()),
@@ -105,11 +107,15 @@ fn wanted(segments: &[SegmentInfo], after: SegmentId) -> Result<Vec<&SegmentInfo
 
 /// Copies one segment, proven, and publishes it with its checksum. The folder is synced by the
 /// caller.
-fn copy(folder: &Folder, segment: &SealedFile) -> Result<unisondb_wal::Copied, BackupError> {
+fn copy(
+    folder: &Folder,
+    segment: &SealedFile,
+    offload: &Arc<dyn Offload>,
+) -> Result<unisondb_wal::Copied, BackupError> {
     let id = segment.info.id;
     let (name, what) = (id.file_name(), format!("segment {id}"));
     let there = folder.has_file(&name, &what)?;
-    let mut draft = Draft::begin(folder, &name)?;
+    let mut draft = Draft::begin(folder, &name)?.early(offload);
     let copied = copy_verified(segment, &mut |block| draft.write(block));
     let copied = copied.map_err(|e| damaged(id, e))??;
     draft.sync()?;

@@ -142,7 +142,7 @@ impl Catalog {
             ControlFlow::Continue(())
         });
         match seen {
-            Ok(_) => Ok(()),
+            Ok(()) => Ok(()),
             Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied) => {
                 Err(RestoreError::Io {
                     path: file.to_owned(),
@@ -152,7 +152,7 @@ impl Catalog {
             Err(e) => {
                 self.unusable.push(Unusable {
                     place: file.display().to_string(),
-                    why: format!("the archive breaks off: {e}"),
+                    why: format!("it cannot be read to its end: {e}"),
                 });
                 Ok(())
             }

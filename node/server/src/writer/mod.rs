@@ -295,7 +295,10 @@ impl Lane {
             () = self.platform.clock.sleep(ROOM_WAIT) => {
                 let space = self.platform.disk.space(&self.home);
                 match space {
-                    Ok(space) if space.available < NO_ROOM_BYTES => Err(WriteError::Full),
+                    Ok(space) if space.available < NO_ROOM_BYTES => {
+                        self.state.starved.store(true, Ordering::Relaxed);
+                        Err(WriteError::Full)
+                    }
                     _ => Err(WriteError::Overloaded("the store falls behind the log".to_owned())),
                 }
             }

@@ -28,7 +28,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use unisondb_platform::{Disk, File, Platform};
+use unisondb_platform::{Disk, File, Offload, Platform};
 use unisondb_types::{ClusterId, Lsn, Namespace, SegmentId};
 
 use crate::error::Error;
@@ -139,6 +139,7 @@ pub struct SealedFile {
     pub len: u64,
     /// Its name, for messages.
     pub path: PathBuf,
+    pub(crate) offload: Arc<dyn Offload>,
 }
 
 /// The log of one namespace. Cheap to clone; all clones are the same log.

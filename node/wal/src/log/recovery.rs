@@ -17,7 +17,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use unisondb_platform::{Access, Disk, DiskExt, File, FileExt, Platform};
-use unisondb_types::{Command, LineageRecord, Lsn, SegmentId, Stamp, Term};
+use unisondb_types::{Command, LineageRecord, Lsn, SegmentId, Stamp, Term, limits};
 
 use super::append::{follow, roll};
 use super::choose::{Candidate, choose, find};
@@ -46,6 +46,9 @@ impl Wal {
     /// # Errors
     /// [`Error::Empty`], [`Error::Damaged`], [`Error::Broken`], [`Error::MissingSegments`],
     /// [`Error::Missing`], [`Error::Foreign`], [`Error::CutOff`], [`Error::Full`], [`Error::Io`].
+    ///
+    /// # Panics
+    /// When `options.segment_size` is outside the limits: whoever reads the settings checks that.
     pub fn open(
         platform: &Platform,
         dir: &Path,
@@ -53,6 +56,12 @@ impl Wal {
         vouched: Lsn,
     ) -> Result<(Wal, Recovery), Error> {
         let disk = &*platform.disk;
+        let sizes = limits::SEGMENT_MIN_BYTES..=limits::SEGMENT_MAX_BYTES;
+        assert!(
+            sizes.contains(&options.segment_size),
+            "no header takes a segment size of {}",
+            options.segment_size
+        );
         let (files, mut strangers) = find(disk, dir)?;
         let chosen = choose(files, dir, &options, &mut strangers)?;
         let mut opening = Opening {

@@ -75,7 +75,7 @@ impl Wal {
         let file = self
             .disk()
             .open(&path, Access::Write)
-            .map_err(|e| self.failed(Error::io("cannot open", &path, e)))?;
+            .map_err(|e| Error::io("cannot open", &path, e))?;
         if let Err(e) = file.write_all_at(&footer.encode(), footer.content_bytes) {
             let error = Error::io("cannot write", &path, e);
             if let Error::Full { .. } = error {
@@ -122,6 +122,7 @@ impl Wal {
             file,
             len,
             path,
+            offload: self.inner.platform.offload.clone(),
         })
     }
 
@@ -197,32 +198,32 @@ impl Wal {
         self.sound()?;
         let mut removed = Vec::new();
         let result = loop {
-            let id = {
-                // Looked at with the holds locked: a hold taken later finds the segment gone.
-                let holds = self.inner.holds.lock();
-                let mut state = self.inner.state.lock();
-                let (Some(oldest), Some(next)) = (state.segments.front(), state.segments.get(1))
-                else {
-                    break Ok(());
-                };
-                let id = oldest.id();
-                if !oldest.is_sealed()
-                    || !next.is_sealed()
-                    || id > up_to
-                    || holds.values().any(|(_, from)| *from <= id)
-                {
-                    break Ok(());
-                }
-                // Forgotten before it is removed: nobody is sent to a file that is not there.
-                state.segments.pop_front();
-                id
+            // Locked until the file is gone: a hold is taken before, and keeps it, or after, and
+            // finds the segment gone.
+            let holds = self.inner.holds.lock();
+            let mut state = self.inner.state.lock();
+            let purgeable = |id| id <= up_to && holds.values().all(|(_, from)| *from > id);
+            let (Some(oldest), Some(next)) = (state.segments.front(), state.segments.get(1)) else {
+                break Ok(());
             };
-            let path = self.path(id);
-            if let Err(e) = self.disk().remove_file(&path) {
-                // Whether it is there is not known, and the log has forgotten it.
-                break Err(self.failed(Error::io("cannot remove", &path, e)));
+            let id = oldest.id();
+            if !oldest.is_sealed() || !next.is_sealed() || !purgeable(id) {
+                break Ok(());
             }
-            removed.push(id);
+            // Forgotten before it is removed: nobody is sent to a file that is not there.
+            let segment = state.segments.pop_front();
+            drop(state);
+            let path = self.path(id);
+            match self.disk().remove_file(&path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    let mut state = self.inner.state.lock();
+                    segment
+                        .into_iter()
+                        .for_each(|s| state.segments.push_front(s));
+                    break Err(Error::io("cannot remove", &path, e));
+                }
+                _ => removed.push(id),
+            }
         };
         if !removed.is_empty() {
             self.inner.cursors.lock().clear();

@@ -2,7 +2,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use unisondb_platform::memory::{Effect, MemoryDisk, OpKind, Rule};
+use unisondb_platform::memory::{Effect, InlineOffload, MemoryDisk, OpKind, Rule};
 use unisondb_platform::{Disk, DiskExt};
 
 use super::super::root::{Asked, Missing};
@@ -233,6 +233,27 @@ fn a_long_file_stops_before_it_has_taken_the_logs_room() {
     assert!(left > 10 << 20, "{left} bytes are left");
     drop(draft);
     assert!(!disk.exists(Path::new("/backups/users/x.tmp")).unwrap());
+}
+
+#[test]
+fn a_failed_early_sync_ends_the_file() {
+    let disk = MemoryDisk::default();
+    let dynamic: Arc<dyn Disk> = Arc::new(disk.clone());
+    let asked = Asked::folder(".").unwrap();
+    let folder = Folder::reach(&dynamic, Path::new(ROOT), &asked, Missing::Make)
+        .unwrap()
+        .unwrap();
+    let offload: Arc<dyn Offload> = Arc::new(InlineOffload);
+    let mut draft = Draft::begin(&folder, "x").unwrap().early(&offload);
+    disk.inject(Rule::once(OpKind::Sync, ROOT, Effect::Eio));
+    draft.write(&vec![1; 16 << 20]).unwrap();
+    assert!(matches!(draft.sync(), Err(BackupError::Io { .. })));
+    assert!(
+        matches!(draft.sync(), Err(BackupError::Io { .. })),
+        "nor is it good later"
+    );
+    drop(draft);
+    assert!(disk.list(Path::new(ROOT)).unwrap().is_empty());
 }
 
 #[test]

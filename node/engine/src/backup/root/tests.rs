@@ -123,7 +123,7 @@ fn folders_are_made_when_wanted_and_only_then() {
     put(&folder, "f", b"1");
     assert_eq!(disk.read(&root.join("wal/x/f"), 9).unwrap(), b"1");
     for made in ["", "wal", "wal/x"] {
-        let mode = stat(&root.join(made)).unwrap().st_mode;
+        let mode = stat(root.join(made)).unwrap().st_mode;
         assert_eq!(mode & 0o777, 0o700, "{made}");
     }
     assert!(

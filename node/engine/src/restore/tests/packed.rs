@@ -180,7 +180,7 @@ fn an_archive_that_breaks_off_is_named_and_what_lies_before_is_used() {
     let target = Target::Lsn(Lsn::new(5));
     let planned = plan(&node, &asked(target)).unwrap();
     assert!(
-        planned.warnings.iter().any(|w| w.contains("breaks off")),
+        planned.warnings.iter().any(|w| w.contains("to its end")),
         "{planned}"
     );
     restore(&node, &asked(target)).unwrap();

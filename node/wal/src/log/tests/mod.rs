@@ -427,6 +427,11 @@ fn many_threads_append_sync_and_read_on_a_real_disk() {
         reading.await;
     });
     let entries = all(&wal, 1);
+    for s in wal.segments().iter().filter(|s| s.digest.is_some()) {
+        let sealed = wal.open_sealed(s.id).unwrap();
+        let copied = crate::copy_verified(&sealed, &mut |_: &[u8]| Ok::<(), ()>(())).unwrap();
+        assert_eq!(copied.unwrap().sha256, wal.sha256(s.id).unwrap());
+    }
     drop(wal);
     let (again, _) = Wal::open(&platform, dir, options(), lsn(2001)).unwrap();
     assert_eq!(all(&again, 1), entries);

@@ -185,6 +185,43 @@ fn a_segment_that_does_not_continue_the_one_before_is_refused() {
 }
 
 #[test]
+fn a_header_that_names_another_past_is_refused() {
+    let (machine, entries) = several();
+    let last = entries.last().unwrap().segment.file_name();
+    let bytes = machine.file(&last);
+    let good = SegmentHeader::decode(&bytes).unwrap();
+    let p = good.predecessor.unwrap();
+    let with = |header: SegmentHeader| {
+        let mut changed = bytes.clone();
+        changed[..HEADER_BYTES].copy_from_slice(&header.encode());
+        changed
+    };
+    let other_chain = crate::Predecessor {
+        chain: unisondb_types::Chain::ZERO,
+        ..p
+    };
+    for header in [
+        SegmentHeader {
+            predecessor: Some(other_chain),
+            ..good.clone()
+        },
+        SegmentHeader {
+            first_lsn: good.first_lsn.next(),
+            ..good.clone()
+        },
+        SegmentHeader {
+            crc_seed: 1,
+            ..good.clone()
+        },
+    ] {
+        machine.put(&last, &with(header));
+        let refused = machine.try_open(options(), 0);
+        let past = matches!(refused, Err(Error::Broken { .. } | Error::Missing { .. }));
+        assert!(past, "{refused:?}");
+    }
+}
+
+#[test]
 fn segments_of_another_namespace_or_cluster_are_refused_by_name() {
     let (machine, _) = several();
     let bytes = machine.file(&name(1));
@@ -274,6 +311,7 @@ fn a_folder_of_sealed_segments_only_takes_writes_at_once() {
     }
     let (wal, recovery) = copied.try_open(options(), last.get()).unwrap();
     assert_eq!((recovery.last, wal.active().id), (last, id(4)));
+    assert_eq!(copied.file(&name(3)), machine.file(&name(3)), "sealed");
     assert!(recovery.rewritten.is_empty());
     assert_eq!(wal.committed(), last);
     fill(&wal, 1);

@@ -1,125 +1,6 @@
-//! Rules of a node put together, on a machine in memory: every fault is asked for, nothing waits
-//! for a clock.
-#![allow(clippy::unwrap_used)]
+//! Rules of writing: what an answer promises, through stops, power losses, bad disks and clocks.
 
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
-
-use bytes::Bytes;
-use unisondb_api::{WriteError, Writer, Written};
-use unisondb_engine::Engine;
-use unisondb_http::{Host as _, HostError, State};
-use unisondb_platform::memory::{self, Effect, MemoryClock, MemoryDisk, OpKind, Rule};
-use unisondb_platform::{DiskExt as _, Platform};
-use unisondb_types::{
-    Action, EntryType, Key, Lsn, Namespace, Op, Outcome, TxId, TxOperation, Value,
-};
-use unisondb_wal::SegmentState;
-
-use crate::config::{self, Invocation};
-use crate::{Parts, Running, StartError, start};
-
-struct Machine {
-    platform: Platform,
-    disk: MemoryDisk,
-    clock: MemoryClock,
-}
-
-impl Machine {
-    fn new() -> Machine {
-        let (platform, disk, clock) = memory::platform(7);
-        Machine {
-            platform,
-            disk,
-            clock,
-        }
-    }
-
-    /// The same machine after a crash or a kill.
-    fn on(&self, disk: MemoryDisk) -> Machine {
-        let clock = self.clock.clone();
-        let platform = memory::platform_on(&disk, &clock, 8);
-        Machine {
-            platform,
-            disk,
-            clock,
-        }
-    }
-
-    async fn try_start(&self, args: &[&str]) -> Result<Running, StartError> {
-        let base = [
-            "unisondb",
-            "--data-dir=/data",
-            "--ballast-bytes=0",
-            "--map-size=16MiB",
-        ];
-        let args = base.iter().chain(args).map(Into::into);
-        let loaded = config::load(args, [], self.platform.disk.as_ref()).unwrap();
-        let Invocation::Serve(effective) = loaded else {
-            panic!("no check was asked for")
-        };
-        let parts = Parts {
-            platform: self.platform.clone(),
-            effective: *effective,
-            listeners: Vec::new(),
-            render_metrics: None,
-        };
-        let mut node = start(parts).await?;
-        match node.ready().await {
-            Ok(()) => Ok(node),
-            Err(error) => {
-                node.stop().await;
-                Err(error)
-            }
-        }
-    }
-
-    async fn start(&self, args: &[&str]) -> Running {
-        self.try_start(args).await.unwrap_or_else(|e| panic!("{e}"))
-    }
-}
-
-fn users() -> Namespace {
-    "users".parse().unwrap()
-}
-
-fn writer(node: &Running) -> Arc<dyn Writer> {
-    node.registry().writer()
-}
-
-async fn engine(node: &Running) -> Engine {
-    node.registry().create(&users()).await.unwrap()
-}
-
-fn put(key: &str, value: &str) -> Action {
-    Action::Write {
-        conditions: Vec::new(),
-        ops: vec![Op::KvPut {
-            key: Key::new(Bytes::copy_from_slice(key.as_bytes())).unwrap(),
-            value: Value::new(Bytes::copy_from_slice(value.as_bytes())),
-        }],
-    }
-}
-
-async fn write(node: &Running, key: &str, value: &str) -> Result<Written, WriteError> {
-    writer(node).write(&users(), put(key, value), None).await
-}
-
-fn value(engine: &Engine, key: &str) -> Option<Bytes> {
-    let key = Key::new(Bytes::copy_from_slice(key.as_bytes())).unwrap();
-    engine.kv(&key).unwrap().map(|entry| entry.value)
-}
-
-fn degraded(node: &Running) -> Vec<&'static str> {
-    match node.registry().find(&users()).unwrap().state {
-        State::Open { notes, .. } => {
-            let bad = notes.into_iter().filter(|note| note.degraded);
-            bad.map(|note| note.field).collect()
-        }
-        State::Starting { .. } | State::Failed { .. } => vec!["closed"],
-    }
-}
+use super::*;
 
 #[tokio::test]
 async fn what_was_answered_is_there_after_a_stop_and_after_a_power_loss() {
@@ -151,6 +32,60 @@ async fn what_was_answered_is_there_after_a_stop_and_after_a_power_loss() {
             "seed {seed}"
         );
         write(&node, "c", "3").await.unwrap();
+        node.stop().await;
+    }
+}
+
+/// Makes a namespace, writes, seals, writes: whatever was answered.
+async fn scenario(machine: &Machine) -> Result<Vec<String>, Vec<String>> {
+    let mut answered = Vec::new();
+    let Ok(node) = machine.try_start(&["--segment-size=4KiB"]).await else {
+        return Err(answered);
+    };
+    let mut failed = node.registry().create(&users()).await.is_err();
+    for n in 0..5 {
+        if failed {
+            break;
+        }
+        let key = format!("k{n}");
+        match write(&node, &key, &"x".repeat(600)).await {
+            Ok(_) => answered.push(key),
+            Err(_) => failed = true,
+        }
+        if n == 2 {
+            failed |= writer(&node).seal(&users()).await.is_err();
+        }
+    }
+    node.stop().await;
+    if failed { Err(answered) } else { Ok(answered) }
+}
+
+#[tokio::test]
+async fn power_may_fail_at_any_disk_operation_and_nothing_answered_is_lost() {
+    let machine = Machine::new();
+    assert_eq!(scenario(&machine).await.unwrap().len(), 5);
+    let operations = machine.disk.ops();
+    assert!(operations > 50, "{operations}");
+    // Every third: the log and the engine sweep theirs without a gap.
+    for n in (0..operations).step_by(3) {
+        let machine = Machine::new();
+        machine.disk.freeze_at(n);
+        let answered = match scenario(&machine).await {
+            Ok(answered) | Err(answered) => answered,
+        };
+        let after = machine.on(machine.disk.crash(n));
+        let node = after.start(&["--segment-size=4KiB"]).await;
+        let open = engine(&node).await;
+        for key in &answered {
+            assert!(
+                value(&open, key).is_some(),
+                "{key}, power lost at operation {n}"
+            );
+        }
+        write(&node, "after", "1")
+            .await
+            .unwrap_or_else(|e| panic!("operation {n}: {e}"));
+        drop(open);
         node.stop().await;
     }
 }
@@ -410,82 +345,6 @@ async fn a_clock_far_past_the_log_keeps_writes_out_until_it_is_accepted() {
 }
 
 #[tokio::test]
-async fn many_first_writes_make_one_namespace() {
-    let machine = Machine::new();
-    let node = machine.start(&[]).await;
-    assert!(node.is_first_start() && node.registry().auto_create());
-    assert!(node.registry().find(&users()).is_none());
-    let missing = write(&node, "k", "v").await.unwrap_err();
-    assert_eq!(missing, WriteError::NotFound(users()));
-    let creators: Vec<_> = (0..16)
-        .map(|_| {
-            let registry = node.registry().clone();
-            tokio::spawn(async move { registry.create(&users()).await.unwrap().lineage() })
-        })
-        .collect();
-    let mut lineages = Vec::new();
-    for creator in creators {
-        lineages.push(creator.await.unwrap());
-    }
-    lineages.dedup();
-    assert_eq!(lineages.len(), 1);
-    node.stop().await;
-    let node = machine.start(&[]).await;
-    assert_eq!(
-        engine(&node).await.lineage(),
-        lineages[0],
-        "found again at the next start"
-    );
-    assert!(!node.is_first_start());
-    node.stop().await;
-}
-
-#[tokio::test]
-async fn a_namespace_that_cannot_be_made_leaves_no_trace_and_can_be_made_later() {
-    let machine = Machine::new();
-    let node = machine.start(&[]).await;
-    machine
-        .disk
-        .inject(Rule::always(OpKind::Write, "/data/users", Effect::Full));
-    let refused = node.registry().create(&users()).await.err().unwrap();
-    assert!(matches!(refused, HostError::Full), "{refused}");
-    assert!(node.registry().find(&users()).is_none());
-    machine.disk.heal();
-    engine(&node).await;
-    write(&node, "k", "v").await.unwrap();
-    node.stop().await;
-}
-
-#[tokio::test]
-async fn a_deleted_namespace_lies_in_the_trash_and_its_ids_are_not_used_again() {
-    let machine = Machine::new();
-    let node = machine.start(&[]).await;
-    let first = engine(&node).await.lineage();
-    write(&node, "k", "v").await.unwrap();
-    node.registry().delete(&users()).await.unwrap();
-    assert!(node.registry().find(&users()).is_none());
-    let missing = write(&node, "k", "v").await.unwrap_err();
-    assert_eq!(missing, WriteError::NotFound(users()));
-    let again = node.registry().delete(&users()).await.unwrap_err();
-    assert!(matches!(again, HostError::NotFound(_)), "{again}");
-    let trash = machine
-        .platform
-        .disk
-        .list(Path::new("/data/trash"))
-        .unwrap();
-    assert!(
-        trash.len() == 1 && trash[0].name.starts_with("users."),
-        "{trash:?}"
-    );
-
-    let open = engine(&node).await;
-    assert_ne!(open.lineage(), first);
-    assert_eq!(value(&open, "k"), None);
-    assert_eq!(open.wal().active().id.get(), 1_000_000);
-    node.stop().await;
-}
-
-#[tokio::test]
 async fn a_transaction_whose_time_is_up_is_aborted() {
     let machine = Machine::new();
     let node = machine.start(&[]).await;
@@ -506,120 +365,5 @@ async fn a_transaction_whose_time_is_up_is_aborted() {
         .await
         .unwrap();
     assert_eq!(late.outcome, Outcome::TxExpired);
-    node.stop().await;
-}
-
-#[tokio::test]
-async fn a_drill_reads_and_changes_nothing() {
-    let machine = Machine::new();
-    let node = machine.start(&[]).await;
-    engine(&node).await;
-    write(&node, "k", "v").await.unwrap();
-    node.stop().await;
-    let node = machine.start(&["--drill"]).await;
-    let open = engine(&node).await;
-    assert!(value(&open, "k").is_some());
-    let refused = write(&node, "k", "w").await.unwrap_err();
-    assert!(matches!(refused, WriteError::ReadOnly(_)), "{refused}");
-    let other: Namespace = "other".parse().unwrap();
-    assert!(!node.registry().auto_create());
-    assert!(node.registry().create(&other).await.is_err());
-    assert!(node.registry().delete(&users()).await.is_err());
-    node.stop().await;
-}
-
-#[tokio::test]
-async fn listed_namespaces_are_made_at_start_and_no_others_by_writing() {
-    let machine = Machine::new();
-    let node = machine.start(&["--namespaces=users,orders"]).await;
-    let names: Vec<String> = node
-        .registry()
-        .namespaces()
-        .into_iter()
-        .map(|standing| standing.namespace.to_string())
-        .collect();
-    assert_eq!(names, ["orders", "users"]);
-    assert!(!node.registry().auto_create());
-    node.stop().await;
-}
-
-#[tokio::test]
-async fn the_only_namespace_that_is_damaged_ends_the_node_one_of_two_is_answered_503() {
-    let machine = Machine::new();
-    let node = machine.start(&[]).await;
-    engine(&node).await;
-    write(&node, "k", "v").await.unwrap();
-    node.stop().await;
-    let data = Path::new("/data/users/db/data.mdb");
-    machine
-        .platform
-        .disk
-        .publish(data, b"not a database")
-        .unwrap();
-    let error = machine.try_start(&[]).await.err().unwrap();
-    assert!(
-        error.to_string().starts_with("database file is corrupted"),
-        "{error}"
-    );
-    let kept = machine.platform.disk.read(data, 99).unwrap();
-    assert_eq!(kept, b"not a database", "the file is untouched");
-
-    let node = machine.start(&["--namespaces=other"]).await;
-    let standing = node.registry().find(&users()).unwrap();
-    assert!(matches!(&standing.state, State::Failed { reason } if reason.contains("corrupted")));
-    let refused = write(&node, "k", "v").await.unwrap_err();
-    assert!(matches!(refused, WriteError::Unavailable(_)), "{refused}");
-    node.stop().await;
-
-    // The log begins at LSN 1: all of the state can be made again, when that is asked for.
-    let node = machine.start(&["--rebuild"]).await;
-    assert_eq!(
-        value(&engine(&node).await, "k").as_deref(),
-        Some(b"v".as_slice())
-    );
-    node.stop().await;
-}
-
-#[tokio::test]
-async fn a_flat_directory_is_served_under_the_name_in_its_snapshot() {
-    let machine = Machine::new();
-    let node = machine.start(&[]).await;
-    let open = engine(&node).await;
-    write(&node, "k", "v").await.unwrap();
-    let sealed = writer(&node).seal(&users()).await.unwrap();
-    let backup = open.backup_snapshot("x.db", sealed.lsn).unwrap();
-    let snapshot = machine.platform.disk.read(&backup.path, 1 << 30).unwrap();
-    let lineage = open.lineage();
-    drop(open);
-    node.stop().await;
-
-    let other = Machine::new();
-    let disk = &other.platform.disk;
-    for folder in ["/data/db", "/data/wal"] {
-        disk.create_folders(Path::new(folder)).unwrap();
-    }
-    disk.publish(Path::new("/data/db/data.mdb"), &snapshot)
-        .unwrap();
-    let node = other.start(&[]).await;
-    let State::Open { engine, .. } = node.registry().find(&users()).unwrap().state else {
-        panic!("the flat namespace is not open")
-    };
-    assert_eq!(value(&engine, "k").as_deref(), Some(b"v".as_slice()));
-    assert_ne!(engine.lineage(), lineage, "a restore begins a new lineage");
-    assert!(node.registry().about().isolated);
-    assert!(!node.registry().auto_create());
-    assert!(
-        !disk.exists(Path::new("/data/users")).unwrap(),
-        "the layout stays"
-    );
-    write(&node, "k2", "v").await.unwrap();
-    drop(engine);
-    node.stop().await;
-
-    let node = other.start(&["--cluster"]).await;
-    assert!(!node.registry().about().isolated, "--cluster releases it");
-    node.stop().await;
-    let node = other.start(&[]).await;
-    assert!(!node.registry().about().isolated, "and that is recorded");
     node.stop().await;
 }

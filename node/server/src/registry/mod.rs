@@ -4,6 +4,8 @@
 //! Opening and deleting run as tasks of their own: a client that goes away in between leaves
 //! nothing half done, and those who ask meanwhile wait for the same task.
 
+mod host;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +14,7 @@ use tokio::sync::watch;
 use unisondb_api::Writer;
 use unisondb_engine::Engine;
 use unisondb_engine::start::{self, Folders, OnGap, Opened, Request, StartError};
-use unisondb_http::{About, Act, Host, HostError, Standing};
+use unisondb_http::HostError;
 use unisondb_platform::{DiskExt as _, OffloadExt as _, Platform};
 use unisondb_types::{LineageReason, Namespace};
 
@@ -388,136 +390,6 @@ fn start_without_state(
 /// The id such that "above it" means "at least `first`".
 fn before(first: unisondb_types::SegmentId) -> unisondb_types::SegmentId {
     unisondb_types::SegmentId::new(first.get().saturating_sub(1))
-}
-
-impl Host for Registry {
-    fn platform(&self) -> &Platform {
-        &self.0.platform
-    }
-
-    fn writer(&self) -> Arc<dyn Writer> {
-        self.0.writer.clone()
-    }
-
-    fn about(&self) -> About {
-        About {
-            node: self.0.directory.name(),
-            role: "leader",
-            cluster: Some(self.0.directory.cluster()),
-            isolated: self.0.isolated(),
-            version: env!("CARGO_PKG_VERSION"),
-            data_dir: self.0.directory.path().to_owned(),
-            durability: match self.0.effective.config.durability {
-                config::Durability::Always => "always",
-                config::Durability::Interval => "interval",
-            },
-        }
-    }
-
-    fn namespaces(&self) -> Vec<Standing> {
-        self.0.namespaces.all()
-    }
-
-    fn find(&self, namespace: &Namespace) -> Option<Standing> {
-        self.0.namespaces.find(namespace)
-    }
-
-    fn create<'a>(&'a self, namespace: &'a Namespace) -> Act<'a, Engine> {
-        Box::pin(async move {
-            enum Next {
-                There(Engine),
-                Wait(watch::Receiver<Outcome>),
-                Open(watch::Sender<Outcome>, watch::Receiver<Outcome>),
-                No(HostError),
-            }
-            let inner = &self.0;
-            let no = |why: &str| Next::No(HostError::Refused(why.to_owned()));
-            let next = inner
-                .namespaces
-                .change(namespace, |slot, count| match slot {
-                    Some(Slot::Open(lane)) => (None, Next::There(lane.engine().clone())),
-                    Some(Slot::Busy { outcome, .. }) => (None, Next::Wait(outcome.clone())),
-                    Some(Slot::Failed { reason }) => {
-                        (None, Next::No(HostError::Unavailable(reason.clone())))
-                    }
-                    None if inner.stopping.load(Ordering::Acquire) => {
-                        let why = "the node is stopping".to_owned();
-                        (None, Next::No(HostError::Unavailable(why)))
-                    }
-                    None if inner.flat => (
-                        None,
-                        no("this data directory holds one namespace, in the flat layout"),
-                    ),
-                    None if inner.effective.config.drill => {
-                        (None, no("this node was started with --drill"))
-                    }
-                    None if count >= NAMESPACES => (
-                        None,
-                        no("this node has 1000 namespaces, the most there can be"),
-                    ),
-                    None => {
-                        let (told, outcome) = watch::channel(None);
-                        let busy = Slot::Busy {
-                            doing: "the namespace is being made",
-                            outcome: outcome.clone(),
-                        };
-                        (Some(busy), Next::Open(told, outcome))
-                    }
-                });
-            let mut outcome = match next {
-                Next::There(engine) => return Ok(engine),
-                Next::No(why) => return Err(why),
-                Next::Wait(outcome) => outcome,
-                Next::Open(told, outcome) => {
-                    let wanted = Wanted::Folder(namespace.clone());
-                    tokio::spawn(open(inner.clone(), wanted, OnFailure::Forget, told));
-                    outcome
-                }
-            };
-            wait(&mut outcome).await
-        })
-    }
-
-    fn auto_create(&self) -> bool {
-        self.0.effective.config.auto_create() && !self.0.flat
-    }
-
-    fn delete<'a>(&'a self, namespace: &'a Namespace) -> Act<'a, ()> {
-        Box::pin(async move {
-            let inner = self.0.clone();
-            if inner.flat || inner.effective.config.drill {
-                let why = "the namespace of a flat layout or a drill cannot be deleted";
-                return Err(HostError::Refused(why.to_owned()));
-            }
-            let (told, outcome) = watch::channel(None);
-            let found = inner.namespaces.change(namespace, |slot, _| match slot {
-                Some(Slot::Open(lane)) => {
-                    let busy = Slot::Busy {
-                        doing: "the namespace is being deleted",
-                        outcome: outcome.clone(),
-                    };
-                    (Some(busy), Ok(lane.clone()))
-                }
-                Some(Slot::Busy { doing, .. }) => {
-                    (None, Err(HostError::Unavailable((*doing).to_owned())))
-                }
-                Some(Slot::Failed { reason }) => {
-                    (None, Err(HostError::Unavailable(reason.clone())))
-                }
-                None => (None, Err(HostError::NotFound(namespace.clone()))),
-            });
-            let lane = found?;
-            let name = namespace.clone();
-            let task = tokio::spawn(async move {
-                let done = inner.delete(name.clone(), lane).await;
-                // Who waited for it as for one being opened learns that it is gone.
-                told.send_replace(Some(Err(HostError::NotFound(name))));
-                done
-            });
-            task.await
-                .unwrap_or_else(|e| Err(HostError::Failed(e.to_string())))
-        })
-    }
 }
 
 /// Waits for what an opening comes to.

@@ -1,0 +1,243 @@
+//! Faults at every disk operation of a namespace's life: power lost, process killed, disk full, fsync
+//! failed. After each the node is started again over what the disk kept, and the oracle asks for all
+//! that was answered.
+//!
+//! `cargo test` takes a sample of the operations, another one for each kind of fault;
+//! `UNISON_SWEEP=full` takes all of them.
+
+#![allow(clippy::unwrap_used)]
+
+mod rig;
+mod scenario;
+
+use std::cell::Cell;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use scenario::{Node, Step, Told, fresh_disk, life, oracle, restored_life};
+use unisondb_engine::start::Request;
+use unisondb_platform::memory::{Effect, MemoryDisk, OpKind, Operation, Policy};
+use unisondb_types::Target;
+
+/// A disk to begin with, and what is done on it.
+struct Story {
+    name: &'static str,
+    begin: Box<dyn Fn() -> MemoryDisk>,
+    request: Request,
+    steps: Vec<Step>,
+}
+
+/// What the story comes to without a fault, and the operations that it does.
+struct Reference {
+    told: Told,
+    ops: Vec<Operation>,
+}
+
+impl Story {
+    /// A namespace from its creation on.
+    fn life() -> Story {
+        Story {
+            name: "life",
+            begin: Box::new(fresh_disk),
+            request: rig::request(),
+            steps: life(),
+        }
+    }
+
+    /// The last snapshot was put back over `db/` and the node started: with a target, without the
+    /// vote, or as it is.
+    fn restored(name: &'static str, target: Option<Target>, vote: Vote) -> Story {
+        let lived = fresh_disk();
+        Node::on(&lived, &rig::request()).run(&life()).unwrap();
+        scenario::put_snapshot_in_place(&lived);
+        if vote == Vote::Gone {
+            use unisondb_platform::Disk;
+            let wal = scenario::home().join("wal");
+            lived.remove_file(&wal.join("raft.state")).unwrap();
+            lived.sync_folder(&wal).unwrap();
+        }
+        Story {
+            name,
+            begin: Box::new(move || lived.kill()),
+            request: Request { target, ..rig::request() },
+            steps: restored_life(),
+        }
+    }
+
+    fn reference(&self) -> Reference {
+        let disk = (self.begin)();
+        let before = disk.ops();
+        assert_eq!(before, 0, "a new machine counts from zero");
+        let mut node = Node::on(&disk, &self.request);
+        node.run(&self.steps).unwrap_or_else(|e| panic!("{}: without a fault: {e:?}", self.name));
+        let ops = disk.log();
+        assert_eq!(ops.len() as u64, disk.ops(), "the log of the disk holds the whole story");
+        Reference { told: node.told, ops }
+    }
+
+    /// Runs into a fault; gives what was told until then, and whether a step failed.
+    fn run(&self, disk: &MemoryDisk) -> (Node, Option<(usize, scenario::Trouble)>) {
+        let mut node = Node::on(disk, &self.request);
+        let failed = node.run(&self.steps).err();
+        (node, failed)
+    }
+}
+
+#[derive(PartialEq)]
+enum Vote {
+    There,
+    Gone,
+}
+
+/// Of `ops` operations, those to look at: all, or every so many, `most` of them.
+fn sample(ops: usize, most: usize, first: usize) -> Vec<usize> {
+    let full = std::env::var("UNISON_SWEEP").is_ok_and(|v| v == "full");
+    let stride = if full { 1 } else { ops.div_ceil(most).max(1) };
+    (first % stride..ops).step_by(stride).collect()
+}
+
+/// Asks of every one of `places` and tells all that fail, not only the first.
+fn sweep(places: impl IntoIterator<Item = usize>, ask: impl Fn(usize)) {
+    let mut failed = Vec::new();
+    let mut asked = 0;
+    for n in places {
+        asked += 1;
+        if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(|| ask(n))) {
+            let text = panic.downcast::<String>().map_or_else(|_| "?".to_owned(), |text| *text);
+            failed.push(format!("{n}: {text}"));
+        }
+    }
+    assert!(asked > 5, "only {asked} places");
+    assert!(failed.is_empty(), "{} of {asked} fail:\n{}", failed.len(), failed.join("\n"));
+}
+
+fn crash_sweep(story: &Story, most: usize, first: usize) {
+    let reference = story.reference();
+    sweep(sample(reference.ops.len(), most, first), |n| {
+        let disk = (story.begin)();
+        disk.freeze_at(n as u64);
+        let (node, failed) = story.run(&disk);
+        assert!(disk.is_frozen(), "{}: operation {n} was never reached", story.name);
+        // Only what nobody is told of may fail and be passed over.
+        let told = node.told.clone();
+        drop((node, failed));
+        for seed in [n as u64, n as u64 + 1_000_000] {
+            let what = format!("{}: power lost at {}, seed {seed}", story.name, reference.ops[n]);
+            oracle::check(&disk.crash(seed), &reference.told, &told, &story.request, &what);
+        }
+        let what = format!("{}: killed at {}", story.name, reference.ops[n]);
+        oracle::check(&disk.kill(), &reference.told, &told, &story.request, &what);
+    });
+}
+
+#[test]
+fn power_lost_at_any_operation_of_a_life_loses_nothing_that_was_answered() {
+    crash_sweep(&Story::life(), 30, 0);
+}
+
+#[test]
+fn power_lost_at_any_operation_of_a_restore_to_a_target_ends_in_that_restore() {
+    let life = Story::life().reference().told;
+    // Behind the last snapshot, inside a segment.
+    let target = Target::Lsn(life.snapshot.unwrap().next().next());
+    crash_sweep(&Story::restored("restored to a target", Some(target), Vote::There), 10, 3);
+}
+
+#[test]
+fn power_lost_at_any_operation_of_a_restore_without_the_vote_ends_in_that_restore() {
+    crash_sweep(&Story::restored("restored without the vote", None, Vote::Gone), 10, 5);
+}
+
+#[test]
+fn power_lost_at_any_operation_over_a_snapshot_beside_its_log_goes_on_in_the_same_lineage() {
+    crash_sweep(&Story::restored("snapshot beside its log", None, Vote::There), 10, 7);
+}
+
+/// One effect at one operation.
+struct At {
+    number: u64,
+    effect: Effect,
+}
+
+impl Policy for At {
+    fn decide(&self, operation: &Operation) -> Option<Effect> {
+        (operation.number == self.number && operation.kind.is_mutating()).then_some(self.effect)
+    }
+}
+
+/// The operations of these kinds.
+fn of_kinds(reference: &Reference, kinds: &[OpKind]) -> Vec<usize> {
+    let fits = |op: &&Operation| kinds.contains(&op.kind);
+    reference.ops.iter().filter(fits).map(|op| usize::try_from(op.number).unwrap()).collect()
+}
+
+#[test]
+fn a_failed_sync_is_final_and_loses_nothing_that_was_answered() {
+    let story = Story::life();
+    let reference = story.reference();
+    let syncs = of_kinds(&reference, &[OpKind::Sync, OpKind::SyncFolder]);
+    let poisoned = Cell::new(0);
+    sweep(sample(syncs.len(), 20, 1).into_iter().map(|n| syncs[n]), |n| {
+        let disk = (story.begin)();
+        disk.set_seed(n as u64);
+        disk.set_policy(Arc::new(At { number: n as u64, effect: Effect::Eio }));
+        let (mut node, failed) = story.run(&disk);
+        let what = format!("{}: sync failed at {}, then {failed:?}", story.name, reference.ops[n]);
+        if let Some((at, _)) = &failed
+            && matches!(story.steps[*at], Step::Do(_) | Step::Seal)
+        {
+            let refused = node.propose(&unisondb_types::Command::Blank);
+            assert!(refused.is_err(), "{what}: the log takes more");
+            poisoned.set(poisoned.get() + 1);
+        }
+        let told = node.told.clone();
+        drop(node);
+        // Killed, the page cache still shows what the disk has lost: nobody may build on it. (A new
+        // folder whose name was lost is beyond anybody's help: files are written anew, folders not.)
+        if n == 0 || reference.ops[n - 1].kind != OpKind::CreateFolder {
+            let killed = format!("{what}, killed");
+            oracle::check(&disk.kill(), &reference.told, &told, &story.request, &killed);
+        }
+        let crashed = format!("{what}, power lost");
+        oracle::check(&disk.crash(n as u64), &reference.told, &told, &story.request, &crashed);
+    });
+    let poisoned = poisoned.get();
+    assert!(poisoned > 5, "only {poisoned} of the failed syncs were the log's");
+}
+
+#[test]
+fn a_full_disk_refuses_and_goes_on_without_a_restart_once_there_is_room() {
+    let story = Story::life();
+    let reference = story.reference();
+    let takes_room = [OpKind::CreateFile, OpKind::CreateFolder, OpKind::Write];
+    let places = of_kinds(&reference, &takes_room);
+    sweep(sample(places.len(), 30, 2).into_iter().map(|n| places[n]), |n| {
+        let disk = (story.begin)();
+        disk.set_policy(Arc::new(At { number: n as u64, effect: Effect::Full }));
+        let (mut node, failed) = story.run(&disk);
+        let what = format!("{}: full at {}, then {failed:?}", story.name, reference.ops[n]);
+        let Some((at, trouble)) = failed else {
+            // It helped itself, or it was nothing that anybody waits for.
+            let told = node.told.clone();
+            drop(node);
+            oracle::check(&disk.crash(n as u64), &reference.told, &told, &story.request, &what);
+            return;
+        };
+        assert!(trouble.is_full(), "{what}: does not say that the disk is full");
+        if node.rig.is_none() {
+            // A start may be tried again; so may anything else, in the same process.
+            node.step(&Step::Open).unwrap_or_else(|e| panic!("{what}: start: {e:?}"));
+        }
+        let rest = story.steps[at..].iter().filter(|s| !matches!(s, Step::Open)).cloned();
+        let rest: Vec<Step> = rest.take_while(|s| !matches!(s, Step::Close | Step::Die)).collect();
+        node.run(&rest).unwrap_or_else(|e| panic!("{what}: there is room, and yet {e:?}"));
+        let (told, last) = (node.told.clone(), node.rig().moment());
+        drop(node);
+        let lost = disk.crash(n as u64);
+        let mut node = Node::on(&lost, &story.request);
+        node.start().unwrap_or_else(|e| panic!("{what}: does not start: {e}"));
+        assert!(node.rig().moment() == last, "{what}: something that was answered is gone");
+        oracle::published(&lost, &Told::default(), &told, &what);
+        oracle::goes_on(node, &story.request, &what);
+    });
+}

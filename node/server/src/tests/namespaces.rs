@@ -1,0 +1,194 @@
+//! Rules of namespaces: made, found, deleted, damaged, flat.
+
+use super::*;
+
+#[tokio::test]
+async fn many_first_writes_make_one_namespace() {
+    let machine = Machine::new();
+    let node = machine.start(&[]).await;
+    assert!(node.is_first_start() && node.registry().auto_create());
+    assert!(node.registry().find(&users()).is_none());
+    let missing = write(&node, "k", "v").await.unwrap_err();
+    assert_eq!(missing, WriteError::NotFound(users()));
+    let creators: Vec<_> = (0..16)
+        .map(|_| {
+            let registry = node.registry().clone();
+            tokio::spawn(async move { registry.create(&users()).await.unwrap().lineage() })
+        })
+        .collect();
+    let mut lineages = Vec::new();
+    for creator in creators {
+        lineages.push(creator.await.unwrap());
+    }
+    lineages.dedup();
+    assert_eq!(lineages.len(), 1);
+    node.stop().await;
+    let node = machine.start(&[]).await;
+    assert_eq!(
+        engine(&node).await.lineage(),
+        lineages[0],
+        "found again at the next start"
+    );
+    assert!(!node.is_first_start());
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_namespace_that_cannot_be_made_leaves_no_trace_and_can_be_made_later() {
+    let machine = Machine::new();
+    let node = machine.start(&[]).await;
+    machine
+        .disk
+        .inject(Rule::always(OpKind::Write, "/data/users", Effect::Full));
+    let refused = node.registry().create(&users()).await.err().unwrap();
+    assert!(matches!(refused, HostError::Full), "{refused}");
+    assert!(node.registry().find(&users()).is_none());
+    machine.disk.heal();
+    engine(&node).await;
+    write(&node, "k", "v").await.unwrap();
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_deleted_namespace_lies_in_the_trash_and_its_ids_are_not_used_again() {
+    let machine = Machine::new();
+    let node = machine.start(&[]).await;
+    let first = engine(&node).await.lineage();
+    write(&node, "k", "v").await.unwrap();
+    node.registry().delete(&users()).await.unwrap();
+    assert!(node.registry().find(&users()).is_none());
+    let missing = write(&node, "k", "v").await.unwrap_err();
+    assert_eq!(missing, WriteError::NotFound(users()));
+    let again = node.registry().delete(&users()).await.unwrap_err();
+    assert!(matches!(again, HostError::NotFound(_)), "{again}");
+    let trash = machine
+        .platform
+        .disk
+        .list(Path::new("/data/trash"))
+        .unwrap();
+    assert!(
+        trash.len() == 1 && trash[0].name.starts_with("users."),
+        "{trash:?}"
+    );
+
+    let open = engine(&node).await;
+    assert_ne!(open.lineage(), first);
+    assert_eq!(value(&open, "k"), None);
+    assert_eq!(open.wal().active().id.get(), 1_000_000);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_drill_reads_and_changes_nothing() {
+    let machine = Machine::new();
+    let node = machine.start(&[]).await;
+    engine(&node).await;
+    write(&node, "k", "v").await.unwrap();
+    node.stop().await;
+    let node = machine.start(&["--drill"]).await;
+    let open = engine(&node).await;
+    assert!(value(&open, "k").is_some());
+    let refused = write(&node, "k", "w").await.unwrap_err();
+    assert!(matches!(refused, WriteError::ReadOnly(_)), "{refused}");
+    let other: Namespace = "other".parse().unwrap();
+    assert!(!node.registry().auto_create());
+    assert!(node.registry().create(&other).await.is_err());
+    assert!(node.registry().delete(&users()).await.is_err());
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn listed_namespaces_are_made_at_start_and_no_others_by_writing() {
+    let machine = Machine::new();
+    let node = machine.start(&["--namespaces=users,orders"]).await;
+    let names: Vec<String> = node
+        .registry()
+        .namespaces()
+        .into_iter()
+        .map(|standing| standing.namespace.to_string())
+        .collect();
+    assert_eq!(names, ["orders", "users"]);
+    assert!(!node.registry().auto_create());
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn the_only_namespace_that_is_damaged_ends_the_node_one_of_two_is_answered_503() {
+    let machine = Machine::new();
+    let node = machine.start(&[]).await;
+    engine(&node).await;
+    write(&node, "k", "v").await.unwrap();
+    node.stop().await;
+    let data = Path::new("/data/users/db/data.mdb");
+    machine
+        .platform
+        .disk
+        .publish(data, b"not a database")
+        .unwrap();
+    let error = machine.try_start(&[]).await.err().unwrap();
+    assert!(
+        error.to_string().starts_with("database file is corrupted"),
+        "{error}"
+    );
+    let kept = machine.platform.disk.read(data, 99).unwrap();
+    assert_eq!(kept, b"not a database", "the file is untouched");
+
+    let node = machine.start(&["--namespaces=other"]).await;
+    let standing = node.registry().find(&users()).unwrap();
+    assert!(matches!(&standing.state, State::Failed { reason } if reason.contains("corrupted")));
+    let refused = write(&node, "k", "v").await.unwrap_err();
+    assert!(matches!(refused, WriteError::Unavailable(_)), "{refused}");
+    node.stop().await;
+
+    // The log begins at LSN 1: all of the state can be made again, when that is asked for.
+    let node = machine.start(&["--rebuild"]).await;
+    assert_eq!(
+        value(&engine(&node).await, "k").as_deref(),
+        Some(b"v".as_slice())
+    );
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_flat_directory_is_served_under_the_name_in_its_snapshot() {
+    let machine = Machine::new();
+    let node = machine.start(&[]).await;
+    let open = engine(&node).await;
+    write(&node, "k", "v").await.unwrap();
+    let sealed = writer(&node).seal(&users()).await.unwrap();
+    let backup = open.backup_snapshot("x.db", sealed.lsn).unwrap();
+    let snapshot = machine.platform.disk.read(&backup.path, 1 << 30).unwrap();
+    let lineage = open.lineage();
+    drop(open);
+    node.stop().await;
+
+    let other = Machine::new();
+    let disk = &other.platform.disk;
+    for folder in ["/data/db", "/data/wal"] {
+        disk.create_folders(Path::new(folder)).unwrap();
+    }
+    disk.publish(Path::new("/data/db/data.mdb"), &snapshot)
+        .unwrap();
+    let node = other.start(&[]).await;
+    let State::Open { engine, .. } = node.registry().find(&users()).unwrap().state else {
+        panic!("the flat namespace is not open")
+    };
+    assert_eq!(value(&engine, "k").as_deref(), Some(b"v".as_slice()));
+    assert_ne!(engine.lineage(), lineage, "a restore begins a new lineage");
+    assert!(node.registry().about().isolated);
+    assert!(!node.registry().auto_create());
+    assert!(
+        !disk.exists(Path::new("/data/users")).unwrap(),
+        "the layout stays"
+    );
+    write(&node, "k2", "v").await.unwrap();
+    drop(engine);
+    node.stop().await;
+
+    let node = other.start(&["--cluster"]).await;
+    assert!(!node.registry().about().isolated, "--cluster releases it");
+    node.stop().await;
+    let node = other.start(&[]).await;
+    assert!(!node.registry().about().isolated, "and that is recorded");
+    node.stop().await;
+}
