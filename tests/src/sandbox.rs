@@ -64,6 +64,13 @@ const WORDS: &str = r#"
 api=http://localhost:8080/api/v1/users
 put() { curl -fsS -X PUT "$api/kv/$1" -d "{\"value\":\"$(printf %s "$2" | base64 -w0)\"}" >/dev/null; }
 get() { curl -sS "$api/kv/$1" | jq -er '.value | @base64d'; }
+# The node dies at once, and is gone when this returns: a start beside a dying one would find it alive.
+crash() {
+    local pid
+    pid=$(cat /mnt/run/unisondb.pid)
+    kill -9 "$pid"
+    while kill -0 "$pid" 2>/dev/null; do sleep 0.01; done
+}
 "#;
 
 /// A running sandbox. Dropped, every process in it ends.
@@ -178,7 +185,7 @@ impl Sandbox {
         self.run(script.text())
     }
 
-    /// Runs a step of the test, with `put`, `get` and `$api`; an error ends it.
+    /// Runs a step of the test, with `put`, `get`, `crash` and `$api`; an error ends it.
     pub fn sh(&mut self, script: &str) -> Ended {
         self.run(&format!("set -euo pipefail\n{WORDS}\n{script}\n"))
     }

@@ -23,8 +23,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("tests", &[]),
 ];
 
-/// Libraries with one home.
+/// Libraries with one home in the product.
 const FENCED: &[(&str, &str)] = &[("heed", "store"), ("axum", "http")];
+
+/// A library of another crate, and the one folder of `tests` that may use it: what is measured
+/// against LMDB has to call LMDB.
+const MEASURED_AGAINST: (&str, &str) = ("heed", "tests/src/bench/");
+
+/// A workspace of its own.
+const FUZZ: &str = "tests/fuzz/Cargo.toml";
 
 /// Files past the limit, each with its reason.
 const LONG_FILES: &[(&str, &str)] = &[];
@@ -124,7 +131,9 @@ fn a_fenced_library_has_one_home() {
     for (layer, named) in dependencies(false).iter().chain(&dependencies(true)) {
         for (library, home) in FENCED {
             assert!(
-                layer == home || !named.contains(*library),
+                layer == home
+                    || !named.contains(*library)
+                    || (layer == "tests" && *library == MEASURED_AGAINST.0),
                 "{layer} names {library}"
             );
         }
@@ -132,14 +141,58 @@ fn a_fenced_library_has_one_home() {
             assert!(!named.contains(absent), "{layer} names {absent}");
         }
     }
+    let (library, folder) = MEASURED_AGAINST;
+    for path in files("tests", ".rs") {
+        let used = product_code(&text(&path)).contains(&format!("{library}::"));
+        assert!(
+            !used || path.starts_with(folder),
+            "{} uses {library}",
+            path.display()
+        );
+    }
+}
+
+/// Library → version, as the root's Cargo.toml has it.
+fn versions() -> BTreeMap<String, String> {
+    let toml = text(Path::new("Cargo.toml"));
+    toml.lines().filter_map(version_of).collect()
+}
+
+/// `name = "1.2"` or `name = { version = "1.2", … }`.
+fn version_of(line: &str) -> Option<(String, String)> {
+    let (name, rest) = line.split_once(" = ")?;
+    let rest = rest.strip_prefix("{ version = ").unwrap_or(rest);
+    let version = rest.strip_prefix('"')?.split('"').next()?;
+    (!name.contains(' ')).then(|| (name.to_owned(), version.to_owned()))
+}
+
+/// The fuzz targets are a workspace of their own, because libfuzzer wants a nightly compiler: what
+/// they test has the same libraries in the same versions.
+#[test]
+fn the_fuzz_targets_take_the_same_versions() {
+    let known = versions();
+    let toml = text(Path::new(FUZZ));
+    let (_, named) = toml.split_once("[dependencies]\n").unwrap();
+    let mut same = 0;
+    for (name, version) in named
+        .lines()
+        .take_while(|l| !l.starts_with('['))
+        .filter_map(version_of)
+    {
+        match known.get(&name) {
+            Some(root) => assert_eq!(version, *root, "{name}"),
+            None => assert_eq!(name, "libfuzzer-sys", "not in the root's Cargo.toml"),
+        }
+        same += 1;
+    }
+    assert!(same >= 3, "{toml}");
 }
 
 #[test]
 fn crates_take_the_workspace_s_lints_and_versions() {
-    for path in files("node", "Cargo.toml")
-        .into_iter()
-        .chain(files("tests", "Cargo.toml"))
-    {
+    let manifests = files("node", "Cargo.toml").into_iter();
+    let manifests = manifests.chain(files("tests", "Cargo.toml"));
+    for path in manifests.filter(|p| p != Path::new(FUZZ)) {
         let toml = text(&path);
         assert!(
             toml.contains("[lints]\nworkspace = true"),

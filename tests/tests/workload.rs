@@ -17,7 +17,8 @@ use unisondb_tests::node::Node;
 use unisondb_tests::workload::archive::{self, Archive, Digests};
 use unisondb_tests::workload::load::{Load, Scale, seed};
 use unisondb_tests::workload::model::{Content, Timeline};
-use unisondb_tests::workload::restore::{self, Target, restore};
+use unisondb_tests::workload::restore::{self, Sources, Target, restore};
+use unisondb_tests::workload::settle::{settle, unknown};
 use unisondb_tests::workload::text::Chance;
 use unisondb_tests::workload::upload::Upload;
 use unisondb_tests::workload::worker::Worker;
@@ -32,11 +33,23 @@ struct History {
     digests: Digests,
     data: PathBuf,
     backups: PathBuf,
+    /// Its name.
+    lineage: String,
 }
 
 impl History {
     fn segments(&self) -> PathBuf {
         self.backups.join(NAMESPACE).join("wal")
+    }
+    /// Its backups, and the segments of older histories.
+    fn sources(&self, older: &[PathBuf]) -> Sources {
+        let mut wal = older.to_vec();
+        wal.push(self.segments());
+        Sources {
+            from: self.backups.join(NAMESPACE),
+            wal,
+            lineage: None,
+        }
     }
 }
 
@@ -64,8 +77,13 @@ impl Run {
     /// a backup of everything.
     fn load(&mut self, history: &mut History, load: &Load, kills: u64, object: Option<u64>) {
         let mut node = self.start(history);
+        let name = serde_json::json!({ "name": NAMESPACE });
+        node.client()
+            .post("/api/v1/namespaces", &name)
+            .unwrap()
+            .expect(200);
         let clients = 0..self.scale.clients;
-        let seed = self.chance.next();
+        let seed = self.chance.number();
         let worker = |n| Worker::new(n, seed, node.address(), &history.line);
         let mut workers: Vec<_> = clients.map(worker).collect();
         let mut upload = object.map(|len| Upload::new(self.seed | 1, len, node.address()));
@@ -90,7 +108,18 @@ impl Run {
             archive.connect(address);
         }
         let clients = self.scale.clients;
-        let lsn = sealed_end(&mut node.client(), &mut archive, &mut history.digests);
+        // One more write behind the snapshot, so that the last segment holds what the log says of it.
+        archive.snapshot().expect("the server is there");
+        workers[0].put().expect("the server is there");
+        archive.wal().expect("the server is there");
+        history.line.extend(workers[0].take());
+        for (lsn, digest) in std::mem::take(&mut archive.digests) {
+            archive::note(&mut history.digests, lsn, digest);
+        }
+        let (lsn, digest) = archive::sealed_end(&mut node.client());
+        history.digests.split_off(&(lsn + 1));
+        archive::note(&mut history.digests, lsn, digest);
+        history.lineage = archive::lineage(&mut node.client());
         history
             .line
             .compare(lsn, &content::read(&mut node.client(), clients))
@@ -141,6 +170,7 @@ impl Run {
                 if kill.is_some_and(|at| load.progress() >= at) {
                     thread::sleep(pause);
                     node.take().expect("it is killed once").kill();
+                    load.end();
                     break;
                 }
                 let now = load.acknowledged();
@@ -165,7 +195,7 @@ impl Run {
 
     /// Starts the killed server again and finds everything that was acknowledged.
     fn killed(&mut self, history: &mut History, workers: &mut [Worker]) -> Node {
-        let unknown = workers.iter().filter(|w| w.unsettled()).count();
+        let unknown = unknown(workers);
         let begun = Instant::now();
         let node = self.start(history);
         let ready = begun.elapsed();
@@ -173,7 +203,7 @@ impl Run {
         let (now, _) = archive::digest(&mut http).expect("the server is there");
         let found = content::read(&mut http, self.scale.clients);
         let tags = content::tags(&mut http, found.kv.keys().map(|key| &**key));
-        Worker::settle(workers, &found, &tags, now);
+        settle(workers, &found, &tags, now);
         let before = history.line.len();
         history
             .line
@@ -210,18 +240,12 @@ impl Run {
     }
 
     /// Restores to `target` and compares what is then served with what was there at `lsn`.
-    fn restored(
-        &mut self,
-        at: &History,
-        sources: (&Path, &[PathBuf]),
-        target: &Target,
-        lsn: u64,
-    ) -> PathBuf {
+    fn restored(&mut self, at: &History, sources: &Sources, target: &Target, lsn: u64) -> PathBuf {
         let into = self.folder.join("restored");
         if into.exists() {
             fs::remove_dir_all(&into).unwrap();
         }
-        let done = restore(&into, sources.0, sources.1, target);
+        let done = restore(&into, sources, target);
         assert_eq!(done.lsn, lsn, "{target:?}: {}", done.report);
         if let Some(digest) = at.digests.get(&lsn) {
             assert_eq!(done.digest, *digest, "{target:?}: {}", done.report);
@@ -262,8 +286,7 @@ impl Run {
 
     /// To `count` random LSNs and as many random times.
     fn many_restores(&mut self, history: &History, count: usize) {
-        let segments = [history.segments()];
-        let from = history.backups.join(NAMESPACE);
+        let sources = history.sources(&[]);
         let mut targets = Vec::new();
         for (i, lsn) in self.moments(history, count).into_iter().enumerate() {
             let exclusive = i % 4 == 3 && lsn < *history.digests.keys().last().unwrap();
@@ -282,7 +305,7 @@ impl Run {
             .iter()
             .flat_map(|lsn| [*lsn, last.min(lsn + 1)])
             .collect();
-        let times = restore::times(&segments[0], &wanted);
+        let times = restore::times(&history.segments(), &wanted);
         for (i, lsn) in moments.into_iter().enumerate() {
             let (this, next) = (&times[&lsn], &times[&last.min(lsn + 1)]);
             let target = match i % 4 {
@@ -293,14 +316,14 @@ impl Run {
             targets.push((target, lsn));
         }
         for (i, (target, lsn)) in targets.iter().enumerate() {
-            self.restored(history, (&from, &segments), target, *lsn);
+            self.restored(history, &sources, target, *lsn);
             self.say(format_args!(
                 "restored {} of {}: {target:?}",
                 i + 1,
                 targets.len()
             ));
         }
-        self.restored(history, (&from, &segments), &Target::Latest, last);
+        self.restored(history, &sources, &Target::Latest, last);
     }
 
     /// A restored node goes on in a history of its own, and that one is restored across its fork.
@@ -309,9 +332,8 @@ impl Run {
         let known = |lsn: &u64| parent.line.unsure(*lsn).count() == 0;
         let all: Vec<u64> = parent.digests.keys().copied().filter(known).collect();
         let fork = all[all.len() * 6 / 10];
-        let wal = [older, &[parent.segments()]].concat();
-        let from = parent.backups.join(NAMESPACE);
-        let into = self.restored(parent, (&from, &wal), &Target::Lsn(fork), fork);
+        let sources = parent.sources(older);
+        let into = self.restored(parent, &sources, &Target::Lsn(fork), fork);
         let mut child = History {
             line: parent.line.fork(fork),
             digests: parent
@@ -321,14 +343,20 @@ impl Run {
                 .collect(),
             data: self.folder.join(format!("data-{generation}")),
             backups: self.folder.join(format!("backups-{generation}")),
+            lineage: String::new(),
         };
         fs::rename(into, &child.data).unwrap();
         let load = Load::new(self.scale.writes.min(5_000) / 5, None);
         self.load(&mut child, &load, 0, None);
         fs::remove_dir_all(&child.data).unwrap();
 
-        let both = [wal, vec![child.segments()]].concat();
-        let (old, new) = (from, child.backups.join(NAMESPACE));
+        // The child's snapshots are all behind the fork: before it, a restore starts from the
+        // parent's, or from the log alone.
+        let own = child.sources(&sources.wal);
+        let both = Sources {
+            from: sources.from.clone(),
+            ..own.clone()
+        };
         let before = parent
             .digests
             .range(..fork)
@@ -336,36 +364,23 @@ impl Run {
             .nth(1)
             .unwrap();
         let behind: Vec<u64> = child.digests.range(fork + 1..).map(|(l, _)| *l).collect();
-        for lsn in [
-            before,
-            fork,
-            behind[behind.len() / 2],
-            *behind.last().unwrap(),
-        ] {
-            // From the parent's snapshots over the fork, and from the child's own.
-            self.restored(&child, (&old, &both), &Target::Lsn(lsn), lsn);
-            self.restored(&child, (&new, &both), &Target::Lsn(lsn), lsn);
-        }
-        self.restored(
-            &child,
-            (&new, &both),
-            &Target::Latest,
-            *behind.last().unwrap(),
-        );
+        let (middle, last) = (behind[behind.len() / 2], *behind.last().unwrap());
+        self.restored(&child, &both, &Target::Lsn(before), before);
+        self.restored(&child, &own, &Target::Lsn(fork), fork);
+        self.restored(&child, &both, &Target::Lsn(middle), middle);
+        self.restored(&child, &own, &Target::Latest, last);
+        // The parent's own past behind the fork is still to be had, when it is named.
+        let parents = Sources {
+            lineage: Some(parent.lineage.clone()),
+            ..both
+        };
+        let last = *parent.digests.keys().last().unwrap();
+        self.restored(parent, &parents, &Target::Lsn(last), last);
         self.say(format_args!(
             "restored to both sides of the fork at LSN {fork}"
         ));
         child
     }
-}
-
-/// Backs everything up, and gives the last LSN of it, with its digest noted.
-fn sealed_end(http: &mut Client, archive: &mut Archive, digests: &mut Digests) -> u64 {
-    archive.snapshot().expect("the server is there");
-    archive.wal().expect("the server is there");
-    let (lsn, digest) = archive::digest(http).expect("the server is there");
-    archive::note(digests, lsn, digest);
-    lsn
 }
 
 #[test]
@@ -392,6 +407,7 @@ fn a_real_workload_survives_kills_and_is_restored_to_any_moment() {
         digests: Digests::new(),
         data: run.folder.join("data-0"),
         backups: run.folder.join("backups-0"),
+        lineage: String::new(),
     };
     let load = Load::new(run.scale.writes, run.scale.time);
     let (kills, object) = (run.scale.kills, run.scale.object);

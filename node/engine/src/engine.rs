@@ -224,8 +224,9 @@ impl Engine {
         self.0.stopped()
     }
 
-    /// The state digest: at `at`, if that is applied just now or the end of a segment; at what is
-    /// applied just now if nothing is asked for. `None` when that digest is not known.
+    /// The state digest: at `at`, if that is applied just now, the end of a segment, or the fork
+    /// that this lineage began at; at what is applied just now if nothing is asked for. `None` when
+    /// that digest is not known.
     ///
     /// # Errors
     /// [`Error::Store`], [`Error::Damaged`].
@@ -234,6 +235,10 @@ impl Engine {
             let m = self.0.memtable.read();
             if at.is_none_or(|lsn| lsn == m.position.lsn) {
                 return Ok(Some((m.position.lsn, m.position.digest)));
+            }
+            // Where a restore stopped need not be the end of a segment.
+            if let Some(parent) = m.history.parent.as_ref().filter(|p| at == Some(p.fork)) {
+                return Ok(Some((parent.fork, parent.digest)));
             }
         }
         let wanted = at.expect("none was answered above");

@@ -61,6 +61,29 @@ impl Engine {
         }
     }
 
+    /// Flushes what is applied now without waiting for it: the job runs on a thread that may block.
+    /// Waits for the one before first, and gives its error.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush), of the job before.
+    pub(crate) fn flush_beside(&self, before: &mut Beside) -> Result<(), Error> {
+        before.wait()?;
+        let (done, result) = std::sync::mpsc::sync_channel(1);
+        let shared = self.0.clone();
+        self.0.platform.offload.run(Box::new(move || {
+            let result = {
+                let _held = shared.flusher.hold();
+                flush_once(&shared)
+            };
+            // Before the answer: who hears it may want the last handle.
+            drop(shared);
+            // Nobody waits after a replay that failed.
+            drop(done.send(result));
+        }));
+        before.0 = Some(result);
+        Ok(())
+    }
+
     /// Starts the thread that flushes in the background, until [`shut_down`](Self::shut_down).
     pub fn start_flusher(&self) {
         let shared = self.0.clone();
@@ -99,6 +122,25 @@ impl Engine {
             .get_or_insert_with(|| "it was shut down".to_owned());
         self.0.flush_wanted.notify_one();
         flushed
+    }
+}
+
+/// A flush that runs beside its caller.
+#[derive(Default)]
+pub(crate) struct Beside(Option<std::sync::mpsc::Receiver<Result<(), Error>>>);
+
+impl Beside {
+    /// Waits until it is done.
+    ///
+    /// # Errors
+    /// What it failed with.
+    pub(crate) fn wait(&mut self) -> Result<(), Error> {
+        match self.0.take() {
+            None => Ok(()),
+            Some(result) => result
+                .recv()
+                .unwrap_or_else(|_| Err(Error::Stopped("a flush was given up".to_owned()))),
+        }
     }
 }
 
@@ -164,19 +206,9 @@ fn flush_once(shared: &Shared) -> Result<(), Error> {
 
 /// What goes into one commit, in key order: where the state stands, its changes, and the chunks of
 /// dead objects that go.
-fn commit_of(
-    frozen: &Frozen,
-    freed: &[Bytes],
-    done: &[Bytes],
-) -> std::collections::BTreeMap<Bytes, Option<Bytes>> {
-    let mut all: std::collections::BTreeMap<Bytes, Option<Bytes>> = frozen
-        .changes
-        .iter()
-        .map(|(k, v)| (k.clone(), v.clone()))
-        .collect();
-    for key in freed.iter().chain(done) {
-        all.insert(key.clone(), None);
-    }
+fn commit_of(frozen: &Frozen, freed: &[Bytes], done: &[Bytes]) -> Vec<(Bytes, Option<Bytes>)> {
+    let extra = 2 + freed.len() + done.len();
+    let mut all = Vec::with_capacity(frozen.changes.len() + extra);
     let lsn = frozen.position.lsn;
     for (name, payload) in [
         (position::POSITION, codec::encode(&frozen.position)),
@@ -184,8 +216,13 @@ fn commit_of(
     ] {
         let key = table::meta(name);
         let bytes = entry::encode(&key, lsn, &payload).1;
-        all.insert(key, Some(bytes));
+        all.push((key, Some(bytes)));
     }
+    all.extend(frozen.changes.iter().map(|(k, v)| (k.clone(), v.clone())));
+    all.extend(freed.iter().chain(done).map(|key| (key.clone(), None)));
+    // Three sorted runs: a stable sort merges them. A key freed and changed at once cannot be: what
+    // is freed belongs to an object that no record names any more.
+    all.sort_by(|a, b| a.0.cmp(&b.0));
     all
 }
 

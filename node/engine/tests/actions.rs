@@ -43,7 +43,10 @@ fn scenario(run: impl FnOnce(&mut Rig)) {
     let home = rig::home(dir.path());
     let platform = real::platform();
     // Segments that do not roll: the entries counted are those of the scenario.
-    let request = unisondb_engine::start::Request { segment_size: 1 << 20, ..rig::request() };
+    let request = unisondb_engine::start::Request {
+        segment_size: 1 << 20,
+        ..rig::request()
+    };
     let mut rig = Rig::open_with(&platform, &home, &request).unwrap();
     run(&mut rig);
     let before = rig.engine.scrub_state(&mut |_| ()).unwrap();

@@ -3,7 +3,7 @@
 //! that was answered.
 //!
 //! `cargo test` takes a sample of the operations, another one for each kind of fault;
-//! `UNISON_SWEEP=full` takes all of them.
+//! `UNISON_SWEEP=full` takes all of them, `UNISON_SWEEP=56` the one that a failure named.
 
 #![allow(clippy::unwrap_used)]
 
@@ -59,7 +59,10 @@ impl Story {
         Story {
             name,
             begin: Box::new(move || lived.kill()),
-            request: Request { target, ..rig::request() },
+            request: Request {
+                target,
+                ..rig::request()
+            },
             steps: restored_life(),
         }
     }
@@ -69,10 +72,18 @@ impl Story {
         let before = disk.ops();
         assert_eq!(before, 0, "a new machine counts from zero");
         let mut node = Node::on(&disk, &self.request);
-        node.run(&self.steps).unwrap_or_else(|e| panic!("{}: without a fault: {e:?}", self.name));
+        node.run(&self.steps)
+            .unwrap_or_else(|e| panic!("{}: without a fault: {e:?}", self.name));
         let ops = disk.log();
-        assert_eq!(ops.len() as u64, disk.ops(), "the log of the disk holds the whole story");
-        Reference { told: node.told, ops }
+        assert_eq!(
+            ops.len() as u64,
+            disk.ops(),
+            "the log of the disk holds the whole story"
+        );
+        Reference {
+            told: node.told,
+            ops,
+        }
     }
 
     /// Runs into a fault; gives what was told until then, and whether a step failed.
@@ -89,45 +100,109 @@ enum Vote {
     Gone,
 }
 
-/// Of `ops` operations, those to look at: all, or every so many, `most` of them.
-fn sample(ops: usize, most: usize, first: usize) -> Vec<usize> {
-    let full = std::env::var("UNISON_SWEEP").is_ok_and(|v| v == "full");
-    let stride = if full { 1 } else { ops.div_ceil(most).max(1) };
-    (first % stride..ops).step_by(stride).collect()
+/// Of the operations at `places`, those to look at: all, one, or every so many, about `most` of them.
+fn sample(places: Vec<usize>, most: usize, first: usize) -> Vec<usize> {
+    match std::env::var("UNISON_SWEEP") {
+        Ok(all) if all == "full" => places,
+        Ok(one) => places
+            .into_iter()
+            .filter(|n| n.to_string() == one)
+            .collect(),
+        Err(_) => {
+            let stride = places.len().div_ceil(most).max(1);
+            places
+                .into_iter()
+                .skip(first % stride)
+                .step_by(stride)
+                .collect()
+        }
+    }
 }
 
 /// Asks of every one of `places` and tells all that fail, not only the first.
-fn sweep(places: impl IntoIterator<Item = usize>, ask: impl Fn(usize)) {
+fn sweep(places: Vec<usize>, ask: impl Fn(usize)) {
     let mut failed = Vec::new();
-    let mut asked = 0;
+    let asked = places.len();
     for n in places {
-        asked += 1;
         if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(|| ask(n))) {
-            let text = panic.downcast::<String>().map_or_else(|_| "?".to_owned(), |text| *text);
+            let text = panic
+                .downcast::<String>()
+                .map_or_else(|_| "?".to_owned(), |text| *text);
             failed.push(format!("{n}: {text}"));
         }
     }
-    assert!(asked > 5, "only {asked} places");
-    assert!(failed.is_empty(), "{} of {asked} fail:\n{}", failed.len(), failed.join("\n"));
+    assert!(
+        failed.is_empty(),
+        "{} of {asked} fail:\n{}",
+        failed.len(),
+        failed.join("\n")
+    );
 }
 
 fn crash_sweep(story: &Story, most: usize, first: usize) {
     let reference = story.reference();
-    sweep(sample(reference.ops.len(), most, first), |n| {
-        let disk = (story.begin)();
-        disk.freeze_at(n as u64);
-        let (node, failed) = story.run(&disk);
-        assert!(disk.is_frozen(), "{}: operation {n} was never reached", story.name);
-        // Only what nobody is told of may fail and be passed over.
-        let told = node.told.clone();
-        drop((node, failed));
-        for seed in [n as u64, n as u64 + 1_000_000] {
-            let what = format!("{}: power lost at {}, seed {seed}", story.name, reference.ops[n]);
-            oracle::check(&disk.crash(seed), &reference.told, &told, &story.request, &what);
-        }
-        let what = format!("{}: killed at {}", story.name, reference.ops[n]);
-        oracle::check(&disk.kill(), &reference.told, &told, &story.request, &what);
-    });
+    sweep(
+        sample((0..reference.ops.len()).collect(), most, first),
+        |n| {
+            let disk = (story.begin)();
+            disk.freeze_at(n as u64);
+            let (node, failed) = story.run(&disk);
+            assert!(
+                disk.is_frozen(),
+                "{}: operation {n} was never reached",
+                story.name
+            );
+            // Only what nobody is told of may fail and be passed over.
+            let told = node.told.clone();
+            drop((node, failed));
+            for seed in [n as u64, n as u64 + 1_000_000] {
+                let what = format!(
+                    "{}: power lost at {}, seed {seed}",
+                    story.name, reference.ops[n]
+                );
+                oracle::check(
+                    &disk.crash(seed),
+                    &reference.told,
+                    &told,
+                    &story.request,
+                    &what,
+                );
+            }
+            let what = format!("{}: killed at {}", story.name, reference.ops[n]);
+            oracle::check(&disk.kill(), &reference.told, &told, &story.request, &what);
+        },
+    );
+}
+
+#[test]
+fn a_life_has_all_that_faults_are_looked_for_in() {
+    let Reference { told, ops } = Story::life().reference();
+    assert!(
+        told.sealed.len() >= 6,
+        "segments sealed: {}",
+        told.sealed.len()
+    );
+    assert!(
+        told.copies.len() >= 5,
+        "segments copied: {}",
+        told.copies.len()
+    );
+    assert!(told.purged.get() >= 2, "segments purged: {}", told.purged);
+    assert!(told.snapshot.is_some());
+    let done = |kind: OpKind, name: &str| {
+        let named = |op: &&Operation| op.path.to_string_lossy().ends_with(name);
+        ops.iter().filter(|op| op.kind == kind).any(|op| named(&op))
+    };
+    assert!(
+        done(OpKind::RemoveFile, "wal/000000001.wal"),
+        "a segment goes"
+    );
+    assert!(done(OpKind::Rename, "wal/next.tmp"), "a segment begins");
+    assert!(
+        done(OpKind::Write, "btree/base.db.tmp"),
+        "a snapshot is written"
+    );
+    assert!(done(OpKind::Sync, "raft.state"), "a vote is synced again");
 }
 
 #[test]
@@ -140,17 +215,29 @@ fn power_lost_at_any_operation_of_a_restore_to_a_target_ends_in_that_restore() {
     let life = Story::life().reference().told;
     // Behind the last snapshot, inside a segment.
     let target = Target::Lsn(life.snapshot.unwrap().next().next());
-    crash_sweep(&Story::restored("restored to a target", Some(target), Vote::There), 10, 3);
+    crash_sweep(
+        &Story::restored("restored to a target", Some(target), Vote::There),
+        10,
+        3,
+    );
 }
 
 #[test]
 fn power_lost_at_any_operation_of_a_restore_without_the_vote_ends_in_that_restore() {
-    crash_sweep(&Story::restored("restored without the vote", None, Vote::Gone), 10, 5);
+    crash_sweep(
+        &Story::restored("restored without the vote", None, Vote::Gone),
+        10,
+        5,
+    );
 }
 
 #[test]
 fn power_lost_at_any_operation_over_a_snapshot_beside_its_log_goes_on_in_the_same_lineage() {
-    crash_sweep(&Story::restored("snapshot beside its log", None, Vote::There), 10, 7);
+    crash_sweep(
+        &Story::restored("snapshot beside its log", None, Vote::There),
+        10,
+        7,
+    );
 }
 
 /// One effect at one operation.
@@ -168,7 +255,12 @@ impl Policy for At {
 /// The operations of these kinds.
 fn of_kinds(reference: &Reference, kinds: &[OpKind]) -> Vec<usize> {
     let fits = |op: &&Operation| kinds.contains(&op.kind);
-    reference.ops.iter().filter(fits).map(|op| usize::try_from(op.number).unwrap()).collect()
+    reference
+        .ops
+        .iter()
+        .filter(fits)
+        .map(|op| usize::try_from(op.number).unwrap())
+        .collect()
 }
 
 #[test]
@@ -177,12 +269,20 @@ fn a_failed_sync_is_final_and_loses_nothing_that_was_answered() {
     let reference = story.reference();
     let syncs = of_kinds(&reference, &[OpKind::Sync, OpKind::SyncFolder]);
     let poisoned = Cell::new(0);
-    sweep(sample(syncs.len(), 20, 1).into_iter().map(|n| syncs[n]), |n| {
+    let syncs = sample(syncs, 20, 1);
+    let enough = syncs.len() / 4;
+    sweep(syncs, |n| {
         let disk = (story.begin)();
         disk.set_seed(n as u64);
-        disk.set_policy(Arc::new(At { number: n as u64, effect: Effect::Eio }));
+        disk.set_policy(Arc::new(At {
+            number: n as u64,
+            effect: Effect::Eio,
+        }));
         let (mut node, failed) = story.run(&disk);
-        let what = format!("{}: sync failed at {}, then {failed:?}", story.name, reference.ops[n]);
+        let what = format!(
+            "{}: sync failed at {}, then {failed:?}",
+            story.name, reference.ops[n]
+        );
         if let Some((at, _)) = &failed
             && matches!(story.steps[*at], Step::Do(_) | Step::Seal)
         {
@@ -196,13 +296,28 @@ fn a_failed_sync_is_final_and_loses_nothing_that_was_answered() {
         // folder whose name was lost is beyond anybody's help: files are written anew, folders not.)
         if n == 0 || reference.ops[n - 1].kind != OpKind::CreateFolder {
             let killed = format!("{what}, killed");
-            oracle::check(&disk.kill(), &reference.told, &told, &story.request, &killed);
+            oracle::check(
+                &disk.kill(),
+                &reference.told,
+                &told,
+                &story.request,
+                &killed,
+            );
         }
         let crashed = format!("{what}, power lost");
-        oracle::check(&disk.crash(n as u64), &reference.told, &told, &story.request, &crashed);
+        oracle::check(
+            &disk.crash(n as u64),
+            &reference.told,
+            &told,
+            &story.request,
+            &crashed,
+        );
     });
     let poisoned = poisoned.get();
-    assert!(poisoned > 5, "only {poisoned} of the failed syncs were the log's");
+    assert!(
+        poisoned >= enough,
+        "only {poisoned} of the failed syncs were the log's"
+    );
 }
 
 #[test]
@@ -211,32 +326,58 @@ fn a_full_disk_refuses_and_goes_on_without_a_restart_once_there_is_room() {
     let reference = story.reference();
     let takes_room = [OpKind::CreateFile, OpKind::CreateFolder, OpKind::Write];
     let places = of_kinds(&reference, &takes_room);
-    sweep(sample(places.len(), 30, 2).into_iter().map(|n| places[n]), |n| {
+    sweep(sample(places, 30, 2), |n| {
         let disk = (story.begin)();
-        disk.set_policy(Arc::new(At { number: n as u64, effect: Effect::Full }));
+        disk.set_policy(Arc::new(At {
+            number: n as u64,
+            effect: Effect::Full,
+        }));
         let (mut node, failed) = story.run(&disk);
-        let what = format!("{}: full at {}, then {failed:?}", story.name, reference.ops[n]);
+        let what = format!(
+            "{}: full at {}, then {failed:?}",
+            story.name, reference.ops[n]
+        );
         let Some((at, trouble)) = failed else {
             // It helped itself, or it was nothing that anybody waits for.
             let told = node.told.clone();
             drop(node);
-            oracle::check(&disk.crash(n as u64), &reference.told, &told, &story.request, &what);
+            oracle::check(
+                &disk.crash(n as u64),
+                &reference.told,
+                &told,
+                &story.request,
+                &what,
+            );
             return;
         };
-        assert!(trouble.is_full(), "{what}: does not say that the disk is full");
+        assert!(
+            trouble.is_full(),
+            "{what}: does not say that the disk is full"
+        );
         if node.rig.is_none() {
             // A start may be tried again; so may anything else, in the same process.
-            node.step(&Step::Open).unwrap_or_else(|e| panic!("{what}: start: {e:?}"));
+            node.step(&Step::Open)
+                .unwrap_or_else(|e| panic!("{what}: start: {e:?}"));
         }
-        let rest = story.steps[at..].iter().filter(|s| !matches!(s, Step::Open)).cloned();
-        let rest: Vec<Step> = rest.take_while(|s| !matches!(s, Step::Close | Step::Die)).collect();
-        node.run(&rest).unwrap_or_else(|e| panic!("{what}: there is room, and yet {e:?}"));
+        let rest = story.steps[at..]
+            .iter()
+            .filter(|s| !matches!(s, Step::Open))
+            .cloned();
+        let rest: Vec<Step> = rest
+            .take_while(|s| !matches!(s, Step::Close | Step::Die))
+            .collect();
+        node.run(&rest)
+            .unwrap_or_else(|e| panic!("{what}: there is room, and yet {e:?}"));
         let (told, last) = (node.told.clone(), node.rig().moment());
         drop(node);
         let lost = disk.crash(n as u64);
         let mut node = Node::on(&lost, &story.request);
-        node.start().unwrap_or_else(|e| panic!("{what}: does not start: {e}"));
-        assert!(node.rig().moment() == last, "{what}: something that was answered is gone");
+        node.start()
+            .unwrap_or_else(|e| panic!("{what}: does not start: {e}"));
+        assert!(
+            node.rig().moment() == last,
+            "{what}: something that was answered is gone"
+        );
         oracle::published(&lost, &Told::default(), &told, &what);
         oracle::goes_on(node, &story.request, &what);
     });

@@ -10,15 +10,18 @@ pub(crate) struct Record {
     who: String,
     route: &'static str,
     namespace: Namespace,
+    path: String,
 }
 
 impl Record {
-    /// Of the request `at`, for `route`.
-    pub(crate) fn of(at: &Inside<'_>, route: &'static str) -> Record {
+    /// Of the request `at`, for `route`; `path` is the file or folder asked for, empty if there
+    /// is none.
+    pub(crate) fn of(at: &Inside<'_>, route: &'static str, path: &str) -> Record {
         Record {
             who: at.call.name(),
             route,
             namespace: at.namespace.clone(),
+            path: path.to_owned(),
         }
     }
 
@@ -28,8 +31,9 @@ impl Record {
             who,
             route,
             namespace,
+            path,
         } = self;
-        tracing::info!(target: "audit", who, route, %namespace, result = "ok", ids, bytes);
+        tracing::info!(target: "audit", who, route, %namespace, path, result = "ok", ids, bytes);
     }
 
     /// It did not.
@@ -38,10 +42,11 @@ impl Record {
             who,
             route,
             namespace,
+            path,
         } = self;
         let status = e.status().as_u16();
         let result = e.message();
-        tracing::info!(target: "audit", who, route, %namespace, result, status, ids = "", bytes = 0);
+        tracing::info!(target: "audit", who, route, %namespace, path, result, status, ids = "", bytes = 0);
     }
 }
 

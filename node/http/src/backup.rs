@@ -48,10 +48,12 @@ pub(crate) struct SealedFirst {
 /// POST `/wal/backup`.
 pub(crate) async fn wal(at: &Inside<'_>, body: Body) -> Reply {
     let job = read_wal(at, body).await;
+    let asked = job.as_ref().map_or("", |(_, dir, _)| dir.as_str());
+    let record = Record::of(at, Route::In("", Place::WalBackup).pattern(), asked);
     run(
         at,
         BackupKind::Wal,
-        Place::WalBackup,
+        record,
         job,
         |app, engine, (after, dir, seal)| async move {
             let first = match seal {
@@ -73,10 +75,12 @@ pub(crate) async fn wal(at: &Inside<'_>, body: Body) -> Reply {
 /// POST `/btree/backup`.
 pub(crate) async fn btree(at: &Inside<'_>, body: Body) -> Reply {
     let job = read_btree(at, body).await;
+    let asked = job.as_ref().map_or("", String::as_str);
+    let record = Record::of(at, Route::In("", Place::BtreeBackup).pattern(), asked);
     run(
         at,
         BackupKind::Btree,
-        Place::BtreeBackup,
+        record,
         job,
         |app, engine, path| async move {
             let first = seal_first(&app, &engine).await?;
@@ -125,7 +129,7 @@ enum Done {
 async fn run<J, F>(
     at: &Inside<'_>,
     kind: BackupKind,
-    place: Place<'static>,
+    record: Record,
     job: Result<J, ApiError>,
     work: impl FnOnce(Arc<App>, Engine, J) -> F + Send + 'static,
 ) -> Reply
@@ -133,7 +137,6 @@ where
     J: Send + 'static,
     F: Future<Output = Result<Done, ApiError>> + Send,
 {
-    let record = Record::of(at, Route::In("", place).pattern());
     let ready = match job {
         Ok(job) => at
             .open(Absent::Refuse)
@@ -292,7 +295,7 @@ fn download(namespace: &Namespace, segment: SegmentId) -> String {
 
 /// POST `/wal/seal`.
 pub(crate) async fn seal(at: &Inside<'_>) -> Reply {
-    let record = Record::of(at, Route::In("", Place::WalSeal).pattern());
+    let record = Record::of(at, Route::In("", Place::WalSeal).pattern(), "");
     let sealed = async {
         at.open(Absent::Refuse).await?;
         let writer = at.app().host.writer();

@@ -90,8 +90,14 @@ pub struct About {
     pub role: &'static str,
     /// The cluster or single node, once known.
     pub cluster: Option<ClusterId>,
-    /// A restored directory that ignored its cluster settings.
+    /// A restored directory, not yet started with `--cluster` or `--config` (D21).
     pub isolated: bool,
+    /// It is isolated, and there were cluster settings that it therefore ignores: no balancer is
+    /// to take it for the node that they describe.
+    pub ignores_cluster: bool,
+    /// How the namespace is whose name is not known yet, in words: it lies in the data directory
+    /// itself, and only the snapshot in it tells. [`Host::namespaces`] does not have it.
+    pub unnamed: Option<String>,
     /// Version of the program.
     pub version: &'static str,
     /// The data directory as given, made absolute.

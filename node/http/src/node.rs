@@ -72,6 +72,10 @@ fn health(call: &Call<'_>) -> Response {
         }
         states.insert(name.to_owned(), word.into());
     }
+    if let Some(text) = &about.unnamed {
+        degraded = true;
+        notes.push(json!({"field": "state", "value": "starting", "text": text}));
+    }
     let names: Vec<&str> = standings.iter().map(|s| s.namespace.as_str()).collect();
     let mut answer = Map::new();
     let status = if degraded { "degraded" } else { "ok" };
@@ -114,7 +118,7 @@ fn ready(call: &Call<'_>, role: Option<&str>) -> Reply {
             )));
         }
     };
-    if about.isolated {
+    if about.ignores_cluster {
         return Err(ApiError::unavailable(
             "not ready: this is a restored directory that ignored its cluster settings; start it with --cluster or --config on the command line",
         ));
@@ -125,7 +129,11 @@ fn ready(call: &Call<'_>, role: Option<&str>) -> Reply {
             about.role
         )));
     }
+    // Asked for after `about`: a namespace that gets its name in between is in one of the two.
     let mut standings = host.namespaces();
+    if let Some(doing) = about.unnamed {
+        return Err(ApiError::unavailable(format_args!("not ready: {doing}")));
+    }
     if let Some(only) = only {
         let name: Namespace = only.parse().map_err(ApiError::bad_request)?;
         standings.retain(|s| s.namespace == name);

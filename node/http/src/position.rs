@@ -62,7 +62,7 @@ pub(crate) async fn digest(at: &Inside<'_>) -> Reply {
     let Some((lsn, digest)) = engine.digest(wanted).map_err(|e| outcome::engine(&e))? else {
         let lsn = wanted.unwrap_or_default();
         return Err(ApiError::not_found(format_args!(
-            "no digest is known at LSN {lsn}: there is one at {} (applied here) and at the end of each sealed segment",
+            "no digest is known at LSN {lsn}: there is one at {} (applied here), at the end of each sealed segment, and where this lineage was forked",
             engine.applied()
         )));
     };

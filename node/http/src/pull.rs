@@ -82,7 +82,7 @@ fn segment_answer(info: SegmentInfo, sha256: Option<Sha256Sum>) -> answer::Segme
 
 /// GET `/wal/segments/{id}`.
 pub(crate) async fn segment(at: &Inside<'_>, raw: &str) -> Reply {
-    let record = Record::of(at, Route::In("", Place::Segment("")).pattern());
+    let record = Record::of(at, Route::In("", Place::Segment("")).pattern(), "");
     let done = sealed_segment(at, raw).await;
     match &done {
         Ok((_, id, bytes)) => record.done(&audit::ids([*id]), *bytes),
@@ -129,7 +129,7 @@ async fn sealed_segment(at: &Inside<'_>, raw: &str) -> Result<Pulled, ApiError> 
 
 /// GET `/btree/snapshot`.
 pub(crate) async fn snapshot(at: &Inside<'_>) -> Reply {
-    let record = Record::of(at, Route::In("", Place::BtreeSnapshot).pattern());
+    let record = Record::of(at, Route::In("", Place::BtreeSnapshot).pattern(), "");
     let done = fresh_snapshot(at).await;
     match &done {
         Ok((_, ids, bytes)) => record.done(ids, *bytes),

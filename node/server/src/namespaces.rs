@@ -83,6 +83,15 @@ impl Namespaces {
         standings.collect()
     }
 
+    /// How the one is that has no name yet, in words.
+    pub(crate) fn unnamed(&self) -> Option<String> {
+        match self.unnamed.read().as_ref()? {
+            Slot::Busy { doing, .. } => Some((*doing).to_owned()),
+            Slot::Failed { reason } => Some(reason.clone()),
+            Slot::Open(_) => unreachable!("one that is open has a name"),
+        }
+    }
+
     /// Those that are open.
     pub(crate) fn lanes(&self) -> Vec<Arc<Lane>> {
         let slots = self.slots.read();

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -9,9 +10,9 @@ use serde::{Deserialize, Serialize};
 const RESERVED: [&str; 6] = ["backups", "trash", "db", "wal", "namespaces", "cluster"];
 
 /// The name of a namespace: 1–64 of `a-z 0-9 - _`, the first a letter or digit, none reserved.
-/// What has been parsed is safe as one component of a path.
+/// What has been parsed is safe as one component of a path. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Namespace(String);
+pub struct Namespace(Arc<str>);
 
 /// Why a text is not the name of a namespace.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,7 +48,7 @@ impl FromStr for Namespace {
         if RESERVED.contains(&s) {
             return Err(NamespaceError::Reserved(s.to_owned()));
         }
-        Ok(Namespace(s.to_owned()))
+        Ok(Namespace(s.into()))
     }
 }
 
@@ -81,7 +82,7 @@ impl bincode::Encode for Namespace {
         &self,
         e: &mut E,
     ) -> Result<(), bincode::error::EncodeError> {
-        self.0.encode(e)
+        self.as_str().encode(e)
     }
 }
 

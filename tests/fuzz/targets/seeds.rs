@@ -6,7 +6,7 @@ use std::path::Path;
 
 use unisondb_engine::start::{self, Folders, Opened, Request};
 use unisondb_platform::memory;
-use unisondb_platform::{Disk, DiskExt};
+use unisondb_platform::DiskExt;
 use unisondb_types::{
     Action, ClusterId, Command, EntryType, Idempotency, IdempotencyKey, Key, Op, Outcome, RowKey,
     SegmentId, TxId, TxOperation, Value, codec,

@@ -8,6 +8,7 @@
 //! - [`load`], [`wire`], [`data`]: the load generator. [`peers`]: the servers. [`machine`]: what
 //!   else is going on, and what the disk can do. [`stats`]: medians and tables.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub mod big;
@@ -21,7 +22,7 @@ pub mod stats;
 pub mod wire;
 
 /// How much is measured.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// Interleaved rounds; the median of them counts.
     pub rounds: usize,
@@ -33,4 +34,6 @@ pub struct Options {
     pub mebibytes: u64,
     /// Keys of a replay.
     pub keys: u64,
+    /// A folder with another `unisondb`, to be measured beside this one.
+    pub baseline: Option<PathBuf>,
 }

@@ -113,8 +113,12 @@ pub fn built(name: &str) -> Result<PathBuf> {
 /// # Errors
 /// When it cannot be run.
 pub fn launch_unisondb(folder: &Path) -> Result<Peer> {
+    launch(&built("unisondb")?, folder)
+}
+
+fn launch(program: &Path, folder: &Path) -> Result<Peer> {
     let address = format!("127.0.0.1:{}", free_port());
-    let mut command = Command::new(built("unisondb")?);
+    let mut command = Command::new(program);
     command.arg("--data-dir").arg(folder);
     command.args(["--http-addr", &address, "--log-level", "warn"]);
     Peer::spawn(command, address, folder)
@@ -125,10 +129,20 @@ pub fn launch_unisondb(folder: &Path) -> Result<Peer> {
 /// # Errors
 /// When it does not get ready.
 pub fn unisondb(folder: &Path) -> Result<Peer> {
-    launch_unisondb(folder)?.wait(|peer| {
-        let mut client = Client::new(&*peer.address).deadline(Duration::from_secs(5));
-        client.get("/readyz").is_ok_and(|a| a.status == 200)
-    })
+    launch_unisondb(folder)?.wait(is_ready)
+}
+
+/// As [`unisondb`], with the binary in the folder `built`.
+///
+/// # Errors
+/// When it does not get ready.
+pub fn baseline(built: &Path, folder: &Path) -> Result<Peer> {
+    launch(&built.join("unisondb"), folder)?.wait(is_ready)
+}
+
+fn is_ready(peer: &Peer) -> bool {
+    let mut client = Client::new(&*peer.address).deadline(Duration::from_secs(5));
+    client.get("/readyz").is_ok_and(|a| a.status == 200)
 }
 
 /// Why a peer is not measured: it is not installed. The text says how to get it.

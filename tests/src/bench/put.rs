@@ -18,6 +18,8 @@ use super::wire::Form;
 const CONNECTIONS: usize = 64;
 /// Sizes of values in bytes.
 const SIZES: [usize; 2] = [256, 1_024];
+/// Another build of ours.
+const BASELINE: &str = "baseline JSON";
 /// Read back after each run.
 const SAMPLE: usize = 100;
 
@@ -53,6 +55,11 @@ pub fn run(options: &Options, folder: &Path) -> Result<Vec<Report>> {
         ("unisondb JSON", 0, Protocol::Http(Form::Json)),
         ("unisondb raw", 0, Protocol::Http(Form::Raw)),
     ];
+    if let Some(built) = &options.baseline {
+        let other = peers::baseline(built, &folder.join("baseline"))?;
+        kinds.push((BASELINE, servers.len(), Protocol::Http(Form::Json)));
+        servers.push(other);
+    }
     let others = [
         (
             "redis always",
@@ -215,6 +222,10 @@ fn report(size: usize, sides: &[Side], sync_p50: Series, foreign: Series) -> Rep
             raw.rate.over(&other.rate),
             Goal::None,
         );
+    }
+    if let Some(side) = sides.iter().find(|s| s.name == BASELINE) {
+        let ratio = json.rate.over(&side.found.rate);
+        report.add("PUT/s, JSON / baseline", "x", ratio);
     }
     let ratio = json.single_p50.over(&sync_p50);
     report.judge(

@@ -50,6 +50,9 @@ struct Arguments {
     /// Keys of a replay
     #[arg(long, default_value_t = 1_000_000)]
     keys: u64,
+    /// Folder with another build of unisondb, for `put`: measured beside this one, to judge a change
+    #[arg(long)]
+    baseline: Option<PathBuf>,
     /// JSON on stdout instead of tables
     #[arg(long)]
     json: bool,
@@ -63,6 +66,7 @@ fn main() -> Result<()> {
         patience: Duration::from_secs_f64(arguments.patience),
         mebibytes: arguments.mebibytes,
         keys: arguments.keys,
+        baseline: arguments.baseline,
     };
     let wanted = |s| {
         arguments

@@ -24,6 +24,8 @@ pub struct Archive {
     pub wal_backups: u64,
     /// Snapshots that were answered.
     pub snapshots: u64,
+    /// The digests that they answered.
+    pub digests: Digests,
 }
 
 impl Archive {
@@ -34,6 +36,7 @@ impl Archive {
             last: 0,
             wal_backups: 0,
             snapshots: 0,
+            digests: Digests::new(),
         }
     }
 
@@ -46,7 +49,7 @@ impl Archive {
     pub fn run(&mut self, load: &Load) {
         while !load.over() {
             let done = self.wal().and_then(|()| match self.wal_backups % 4 {
-                1 => self.snapshot().map(drop),
+                1 => self.snapshot(),
                 _ => Ok(()),
             });
             if done.is_err() {
@@ -83,14 +86,14 @@ impl Archive {
         Ok(())
     }
 
-    /// One snapshot; gives its LSN and digest.
+    /// One snapshot.
     ///
     /// # Errors
     /// The connection is lost.
     ///
     /// # Panics
     /// When the answer is not as documented.
-    pub fn snapshot(&mut self) -> Result<(u64, String), Gone> {
+    pub fn snapshot(&mut self) -> Result<(), Gone> {
         let name = format!("snapshots/{:04}.db", self.snapshots);
         let answer = self.post("btree/backup", &json!({"path": name}))?;
         assert_eq!(answer["sealed"], true, "{answer}");
@@ -100,8 +103,13 @@ impl Archive {
             .len();
         assert_eq!(answer["bytes"].as_u64(), Some(bytes), "{file}");
         self.snapshots += 1;
-        let digest = answer["digest"].as_str().expect("a digest");
-        Ok((answer["lsn"].as_u64().expect("an LSN"), digest.to_owned()))
+        let digest = answer["digest"].as_str().expect("a digest").to_owned();
+        note(
+            &mut self.digests,
+            answer["lsn"].as_u64().expect("an LSN"),
+            digest,
+        );
+        Ok(())
     }
 
     fn post(&mut self, route: &str, body: &Value) -> Result<Value, Gone> {

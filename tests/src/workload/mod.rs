@@ -7,10 +7,12 @@
 //! | [`model`] | [`Timeline`](model::Timeline): writes by LSN, the content at each |
 //! | [`load`] | how much, how far, when to stop |
 //! | [`worker`] | a client: keys, rows, small objects, batches, transactions, conditions, retries |
+//! | [`transaction`] | what a client writes in transactions |
 //! | [`upload`] | one large object, in one transaction that outlives a kill |
 //! | [`archive`] | backups of both kinds, and digests, while the others write |
 //! | [`content`] | everything that a node serves, read back |
 //! | [`restore`] | `udbctl restore`, and the times of records |
+//! | [`settle`] | after a kill: what is lost, what became of unknown writes |
 //! | [`text`] | base64, percent encoding, chance |
 //!
 //! A write that was not answered is *unknown*: it happened or not, whole. Each client has at most
@@ -21,7 +23,9 @@ pub mod content;
 pub mod load;
 pub mod model;
 pub mod restore;
+pub mod settle;
 pub mod text;
+pub mod transaction;
 pub mod upload;
 pub mod worker;
 

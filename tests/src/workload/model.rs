@@ -188,30 +188,41 @@ impl Content {
 
     /// The first few entries that differ, in words.
     pub fn differences(&self, found: &Content) -> String {
-        fn differ<T: PartialEq + std::fmt::Debug>(
+        fn differ<T: PartialEq>(
             kind: &str,
-            expected: &BTreeMap<String, T>,
-            found: &BTreeMap<String, T>,
+            (expected, found): (&BTreeMap<String, T>, &BTreeMap<String, T>),
+            show: impl Fn(&T) -> String,
             words: &mut Vec<String>,
         ) {
             let keys: BTreeSet<_> = expected.keys().chain(found.keys()).collect();
             for key in keys {
                 let (e, f) = (expected.get(key), found.get(key));
                 if e != f {
-                    let short =
-                        |v: Option<&T>| format!("{v:?}").chars().take(120).collect::<String>();
+                    let or_none = |v: Option<&T>| v.map_or("none".to_owned(), &show);
                     words.push(format!(
                         "{kind} {key}: expected {}, found {}",
-                        short(e),
-                        short(f)
+                        or_none(e),
+                        or_none(f)
                     ));
                 }
             }
         }
+        // Values begin with who wrote them and when.
+        let value = |v: &Bytes| v[..v.len().min(30)].escape_ascii().to_string();
+        let columns = |row: &BTreeMap<String, Bytes>| {
+            row.iter()
+                .map(|(name, v)| format!("{name}={} ", value(v)))
+                .collect::<String>()
+        };
         let mut words = Vec::new();
-        differ("key", &self.kv, &found.kv, &mut words);
-        differ("row", &self.rows, &found.rows, &mut words);
-        differ("object", &self.lobs, &found.lobs, &mut words);
+        differ("key", (&self.kv, &found.kv), value, &mut words);
+        differ("row", (&self.rows, &found.rows), columns, &mut words);
+        differ(
+            "object",
+            (&self.lobs, &found.lobs),
+            |o| format!("{o:?}"),
+            &mut words,
+        );
         let more = words.len().saturating_sub(5);
         words.truncate(5);
         format!("{}\n({more} more)", words.join("\n"))

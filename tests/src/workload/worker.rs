@@ -1,6 +1,6 @@
 //! [`Worker`]: a client that writes all that can be written, and keeps what was acknowledged with
 //! its LSN. It reads its own writes now and then. At the first lost connection it stops: the write
-//! that was under way is unknown until [`Worker::settle`] has looked.
+//! that was under way is unknown until [`settle`](super::settle) has looked.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -29,32 +29,32 @@ pub struct Gone;
 
 /// A value seen at a contended key.
 #[derive(Debug, Clone)]
-struct Seen {
-    key: String,
-    lsn: u64,
-    value: Bytes,
+pub(super) struct Seen {
+    pub(super) key: String,
+    pub(super) lsn: u64,
+    pub(super) value: Bytes,
 }
 
 /// The write that was under way when the server went.
 #[derive(Debug)]
-struct Pending {
-    changes: Vec<Change>,
-    replaces: Option<u64>,
+pub(super) struct Pending {
+    pub(super) changes: Vec<Change>,
+    pub(super) replaces: Option<u64>,
 }
 
 /// A client.
 #[derive(Debug)]
 pub struct Worker {
     /// `c3`.
-    name: String,
-    chance: Chance,
+    pub(super) name: String,
+    pub(super) chance: Chance,
     count: u64,
-    http: Client,
-    mine: Content,
-    last: u64,
-    written: Vec<Write>,
-    seen: Vec<Seen>,
-    pending: Option<Pending>,
+    pub(super) http: Client,
+    pub(super) mine: Content,
+    pub(super) last: u64,
+    pub(super) written: Vec<Write>,
+    pub(super) seen: Vec<Seen>,
+    pub(super) pending: Option<Pending>,
 }
 
 /// The name of client `n`.
@@ -177,7 +177,7 @@ impl Worker {
         }
     }
 
-    fn row_key(&mut self) -> String {
+    pub(super) fn row_key(&mut self) -> String {
         format!("{}/r{}", self.name, self.chance.below(ROWS))
     }
 
@@ -194,7 +194,11 @@ impl Worker {
         value.into()
     }
 
-    fn columns(&mut self) -> BTreeMap<String, Bytes> {
+    pub(super) fn object_key(&mut self) -> String {
+        format!("{}/o{}", self.name, self.chance.below(OBJECTS))
+    }
+
+    pub(super) fn columns(&mut self) -> BTreeMap<String, Bytes> {
         let names = ["a", "b", "c", "d", "e é"];
         let count = 1 + self.chance.below(3);
         (0..count)
@@ -221,7 +225,7 @@ impl Worker {
     }
 
     /// A write whose answer carries its LSN.
-    fn write(
+    pub(super) fn write(
         &mut self,
         method: &str,
         path: &str,
@@ -257,7 +261,11 @@ impl Worker {
             .map(drop)
     }
 
-    fn put(&mut self) -> Result<(), Gone> {
+    /// Sets a key.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub fn put(&mut self) -> Result<(), Gone> {
         let (key, value) = (self.key(), self.value());
         let at = path(&format!("kv/{}", percent(&key)));
         let change = vec![Change::Kv(key, Some(value.clone()))];
@@ -276,7 +284,7 @@ impl Worker {
     }
 
     /// Different keys with values, as changes and as items.
-    fn items(&mut self, most: u64) -> (Vec<Change>, Vec<Value>) {
+    pub(super) fn items(&mut self, most: u64) -> (Vec<Change>, Vec<Value>) {
         let count = 1 + self.chance.below(most);
         let pairs: BTreeMap<_, _> = (0..count).map(|_| (self.key(), self.value())).collect();
         let item = |(k, v): (&String, &Bytes)| json!({"key": k, "value": to_base64(v)});
@@ -403,86 +411,6 @@ impl Worker {
         }
     }
 
-    fn begin(&mut self, operation: &str, kind: &str) -> Result<String, Gone> {
-        let body = json!({"operation": operation, "entryType": kind}).to_string();
-        let answer = send(
-            &mut self.http,
-            "POST",
-            &path("tx/begin"),
-            &[],
-            body.as_bytes(),
-        )?;
-        let answer = answer.expect(200).json();
-        Ok(answer["txnId"]
-            .as_str()
-            .expect("a begin gives the id")
-            .to_owned())
-    }
-
-    fn stage(&mut self, id: &str, step: &str, body: &[u8]) -> Result<(), Gone> {
-        let at = path(&format!("tx/{id}/{step}"));
-        send(&mut self.http, "POST", &at, &[], body)?.expect(200);
-        Ok(())
-    }
-
-    /// Commits; one in five it aborts instead, and nothing is changed.
-    fn finish(&mut self, id: &str, changes: Vec<Change>) -> Result<(), Gone> {
-        if self.chance.below(5) == 0 {
-            return self.stage(id, "abort", b"");
-        }
-        let at = path(&format!("tx/{id}/commit"));
-        self.write("POST", &at, &[], b"", changes).map(drop)
-    }
-
-    fn transaction(&mut self) -> Result<(), Gone> {
-        let id = self.begin("put", "kv")?;
-        let mut all = Vec::new();
-        for _ in 0..1 + self.chance.below(4) {
-            let (changes, items) = self.items(5);
-            self.stage(&id, "kv", json!({"items": items}).to_string().as_bytes())?;
-            all.extend(changes);
-        }
-        // What is staged is invisible until it is committed (P2).
-        if let Some(Change::Kv(key, _)) = all.first().cloned() {
-            self.same_value(&key)?;
-        }
-        self.finish(&id, all)
-    }
-
-    fn row_transaction(&mut self) -> Result<(), Gone> {
-        let id = self.begin("update", "row")?;
-        let mut all = Vec::new();
-        for _ in 0..1 + self.chance.below(3) {
-            let (row, columns) = (self.row_key(), self.columns());
-            let item = json!({"rowKey": row, "columns": coded(&columns)});
-            self.stage(&id, "row", item.to_string().as_bytes())?;
-            all.push(Change::Row(row, columns));
-        }
-        self.finish(&id, all)
-    }
-
-    fn object_key(&mut self) -> String {
-        format!("{}/o{}", self.name, self.chance.below(OBJECTS))
-    }
-
-    fn object(&mut self) -> Result<(), Gone> {
-        let key = self.object_key();
-        let len = super::model::Object::MIN + self.chance.below(150_000);
-        let object = super::model::Object {
-            seed: self.chance.number(),
-            len,
-        };
-        let id = self.begin("put", "lob")?;
-        let step = format!("lob?key={}", percent(&key));
-        let chunk = 20_000 + self.chance.below(60_000);
-        let mut from = 0;
-        while from < len {
-            self.stage(&id, &step, &object.bytes(from, chunk))?;
-            from += chunk;
-        }
-        self.finish(&id, vec![Change::Lob(key, Some(object))])
-    }
-
     fn remove_object(&mut self) -> Result<(), Gone> {
         let key = self.object_key();
         let at = path(&format!("lob/{}", percent(&key)));
@@ -496,7 +424,7 @@ impl Worker {
         self.same_value(&key)
     }
 
-    fn same_value(&mut self, key: &str) -> Result<(), Gone> {
+    pub(super) fn same_value(&mut self, key: &str) -> Result<(), Gone> {
         let answer = send(
             &mut self.http,
             "GET",
@@ -518,101 +446,10 @@ impl Worker {
         );
         Ok(())
     }
-
-    // What became of the unknown write.
-
-    /// Whether a write was under way when the server went.
-    pub fn unsettled(&self) -> bool {
-        self.pending.is_some()
-    }
-
-    /// Finds out, in what the restarted server serves at `now`, whether the unknown write happened.
-    /// `everyone` has all clients: one may have seen another's unknown write.
-    ///
-    /// # Panics
-    /// When what is found is neither with nor without it: then an acknowledged write is lost, or
-    /// half of one is there.
-    pub fn settle(
-        everyone: &mut [Worker],
-        found: &Content,
-        tags: &BTreeMap<String, u64>,
-        now: u64,
-    ) {
-        let mut seen: Vec<Seen> = everyone
-            .iter_mut()
-            .flat_map(|w| std::mem::take(&mut w.seen))
-            .collect();
-        for (key, value) in found.kv.iter().filter(|(key, _)| key.starts_with("s/")) {
-            seen.push(Seen {
-                key: key.clone(),
-                lsn: tags[key],
-                value: value.clone(),
-            });
-        }
-        for worker in everyone {
-            let part = found.part(&worker.name);
-            let Some(pending) = worker.pending.take() else {
-                assert!(
-                    part == worker.mine,
-                    "{}: {}",
-                    worker.name,
-                    worker.mine.differences(&part)
-                );
-                continue;
-            };
-            let when = if pending.replaces.is_some() {
-                assert!(
-                    part == worker.mine,
-                    "{}: {}",
-                    worker.name,
-                    worker.mine.differences(&part)
-                );
-                let Change::Kv(key, Some(value)) = &pending.changes[0] else {
-                    continue;
-                };
-                let Some(s) = seen.iter().find(|s| s.key == *key && s.value == *value) else {
-                    continue;
-                };
-                When::At(s.lsn)
-            } else if part == worker.mine {
-                continue;
-            } else {
-                let without = worker.mine.clone();
-                pending.changes.iter().for_each(|c| worker.mine.apply(c));
-                assert!(
-                    part == worker.mine,
-                    "{}: neither without the unknown write: {}\nnor with it: {}",
-                    worker.name,
-                    without.differences(&part),
-                    worker.mine.differences(&part)
-                );
-                match pending
-                    .changes
-                    .iter()
-                    .find(|c| matches!(c, Change::Kv(_, Some(_))))
-                {
-                    Some(Change::Kv(key, _)) => When::At(tags[key]),
-                    _ => When::Between(worker.last, now),
-                }
-            };
-            assert!(
-                when.last() > worker.last,
-                "{}: {when:?} after {}",
-                worker.name,
-                worker.last
-            );
-            let Pending { changes, replaces } = pending;
-            worker.written.push(Write {
-                when,
-                changes,
-                replaces,
-            });
-            worker.last = now;
-        }
-    }
 }
 
-fn coded(columns: &BTreeMap<String, Bytes>) -> BTreeMap<&str, String> {
+/// Columns as JSON has them.
+pub(super) fn coded(columns: &BTreeMap<String, Bytes>) -> BTreeMap<&str, String> {
     columns
         .iter()
         .map(|(name, value)| (&**name, to_base64(value)))

@@ -26,10 +26,12 @@ use std::path::{Path, PathBuf};
 
 use unisondb_types::{LineageId, Lsn, Namespace, SegmentId, Stamp, Target};
 
+mod copying;
 pub mod history;
 pub mod plan;
 mod planner;
 pub mod reading;
+mod row;
 pub mod run;
 pub mod sources;
 pub mod stored;
@@ -269,5 +271,14 @@ fn reached(target: Target, lsn: Lsn, stamp: Stamp, past: bool) -> bool {
         Target::BeforeLsn(n) => lsn.next() >= n,
         Target::Time(t) => stamp >= t,
         Target::BeforeTime(t) => stamp.plus_micros(1) >= t,
+    }
+}
+
+/// An error of the disk, with the path.
+fn at(path: &Path) -> impl Fn(io::Error) -> RestoreError {
+    let path = path.to_owned();
+    move |source| RestoreError::Io {
+        path: path.clone(),
+        source,
     }
 }

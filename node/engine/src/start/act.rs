@@ -18,10 +18,10 @@ use unisondb_wal::{CutBytes, SegmentState, Wal};
 
 use super::decide::{Action, Plan};
 use super::files::{self, Places};
-use super::findings::{Db, Findings, State};
+use super::findings::{self, Db, Findings, State};
 use super::{Folders, Note, Opened, Request, StartError, restore};
 use crate::engine::{Checks, Counters, Shared};
-use crate::flush::Flusher;
+use crate::flush::{Beside, Flusher};
 use crate::state::entry;
 use crate::state::memtable::Memtable;
 use crate::state::position::{self, Position};
@@ -62,7 +62,7 @@ pub(super) fn carry_out(
     match plan.action {
         Action::Create => {
             let cluster = request.create.expect("decided only when asked for");
-            ground.create(cluster)?;
+            ground.create(cluster, &found)?;
             ground.blank_db()?;
             ground.go_on(None, notes)
         }
@@ -158,7 +158,9 @@ impl Ground<'_> {
     }
 
     /// The first record of a new namespace: vote, log; each synced, in this order (D8).
-    fn create(&self, cluster: ClusterId) -> Result<(), StartError> {
+    /// A name that had segments before, here or among its backups, begins above them (P12).
+    fn create(&self, cluster: ClusterId, found: &Findings) -> Result<(), StartError> {
+        let known = findings::highest_known(self.disk(), self.folders, found)?;
         let entropy = &self.platform.entropy;
         let raft_id = draw_raft_id(self.platform);
         self.vote(raft_id, Term::new(1))?;
@@ -168,7 +170,10 @@ impl Ground<'_> {
             lineage: LineageId::from_bytes(entropy.id()),
             parent: None,
             ancestors: Vec::new(),
-            first_segment: SegmentId::FIRST,
+            first_segment: match known.max(self.request.ids_above.unwrap_or(SegmentId::ZERO)) {
+                SegmentId::ZERO => SegmentId::FIRST,
+                above => above.next_block(),
+            },
             segment_size: self.request.segment_size,
             members: vec![raft_id],
             reason: LineageReason::Created,
@@ -407,19 +412,23 @@ impl Ground<'_> {
     ) -> Result<Option<Stamp>, StartError> {
         let wal = engine.wal();
         self.same_history(engine)?;
-        while applier.applied() < wal.last() {
+        let mut flush = Beside::default();
+        let mut passed = None;
+        'log: while applier.applied() < wal.last() {
             for entry in wal.read(applier.applied().next(), REPLAY_BYTES)? {
                 let record = &entry.record;
                 if !target.includes(record.lsn, record.stamp) {
-                    return Ok(Some(record.stamp));
+                    passed = Some(record.stamp);
+                    break 'log;
                 }
                 applier.apply(&entry)?;
                 if engine.0.memtable.read().active_bytes >= self.request.flush_bytes {
-                    engine.flush()?;
+                    engine.flush_beside(&mut flush)?;
                 }
             }
         }
-        Ok(None)
+        flush.wait()?;
+        Ok(passed)
     }
 
     /// The record that the state stands at is the very one in the log.

@@ -123,7 +123,7 @@ pub(super) fn decide(
 
     match &found.db {
         Db::Missing | Db::Blank if found.segments.is_empty() && found.bad.is_empty() => {
-            if found.had_data {
+            if found.ids.is_some() {
                 return Err(StartError::Refused(format!(
                     "{} has neither a state nor a log, but `ids` shows that it had: it was emptied. Ways out: copy a snapshot to {}, or `udbctl restore`, or remove the folder to begin anew",
                     found.places.home.display(),

@@ -85,9 +85,8 @@ pub(super) struct Findings {
     pub(super) lineages: BTreeMap<LineageId, LineageRecord>,
     pub(super) strangers: Vec<String>,
     pub(super) raft: raft_state::Found,
-    /// The highest segment id known anywhere here.
-    pub(super) highest_id: SegmentId,
-    pub(super) had_data: bool,
+    /// What `ids` says: the highest segment id that may have been used.
+    pub(super) ids: Option<SegmentId>,
     pub(super) restoring: Option<Restoring>,
     pub(super) recovery: Option<RecoveryToml>,
 }
@@ -105,14 +104,12 @@ pub(super) fn look(platform: &Platform, folders: &Folders) -> Result<Findings, S
         lineages: BTreeMap::new(),
         strangers: Vec::new(),
         raft: raft_state::read(disk, &places.raft_state)?,
-        highest_id: ids.unwrap_or(SegmentId::ZERO),
-        had_data: ids.is_some(),
+        ids,
         restoring: files::read_restoring(disk, &places)?,
         recovery: files::read_recovery(disk, &places)?,
         places,
     };
     look_at_wal(disk, &mut found)?;
-    found.highest_id = found.highest_id.max(highest_known(disk, folders, &found)?);
     Ok(found)
 }
 
@@ -299,15 +296,19 @@ fn meta_entry<S: Source>(
     Ok(Some(e.payload.to_vec()))
 }
 
-/// The highest segment id in the state, in `wal/`, in what was set aside, and among the backups.
-fn highest_known(
+/// The highest segment id known anywhere here (P12): in `ids`, the state, `wal/`, what was set
+/// aside, and among the backups.
+pub(super) fn highest_known(
     disk: &dyn Disk,
     folders: &Folders,
     found: &Findings,
 ) -> Result<SegmentId, StartError> {
     let in_wal = found.segments.keys().chain(found.bad.keys()).copied().max();
     let in_state = found.db.state().map(|s| s.position.segment);
-    let mut highest = in_wal.max(in_state).unwrap_or(SegmentId::ZERO);
+    let mut highest = in_wal
+        .max(in_state)
+        .max(found.ids)
+        .unwrap_or(SegmentId::ZERO);
     for folder in list(disk, &folders.home)? {
         if folder.kind == EntryKind::Folder && folder.name.starts_with("wal.") {
             highest = highest.max(highest_in(disk, &folders.home.join(&folder.name), 1)?);

@@ -32,9 +32,8 @@ pub(super) fn restore(
     let restoring = match &found.restoring {
         Some(restoring) => restoring.clone(),
         None => {
-            let above = found
-                .highest_id
-                .max(ground.request.ids_above.unwrap_or(SegmentId::ZERO));
+            let known = findings::highest_known(disk, ground.folders, &found)?;
+            let above = known.max(ground.request.ids_above.unwrap_or(SegmentId::ZERO));
             let restoring = Restoring {
                 target: target.into(),
                 lineage: unisondb_types::LineageId::from_bytes(ground.platform.entropy.id()),

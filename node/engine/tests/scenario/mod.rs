@@ -36,7 +36,11 @@ pub fn backups() -> PathBuf {
 pub fn fresh_disk() -> MemoryDisk {
     // In memory where there is such a folder: LMDB's commits are real, their fsyncs need not be.
     let fast = Path::new("/dev/shm");
-    let scratch = if fast.is_dir() { tempfile::tempdir_in(fast) } else { tempfile::tempdir() };
+    let scratch = if fast.is_dir() {
+        tempfile::tempdir_in(fast)
+    } else {
+        tempfile::tempdir()
+    };
     MemoryDisk::new(Native::component("db", scratch.unwrap()))
 }
 
@@ -149,8 +153,14 @@ impl Node {
             Step::Flush => Ok(self.rig().engine.flush().map(drop)?),
             Step::Copy => {
                 let after = self.told.copies.keys().last().copied().unwrap_or_default();
-                let made = self.rig().engine.backup_wal(after, COPIES).map_err(Trouble::Backup)?;
-                self.told.copies.extend(made.copies.into_iter().map(|c| (c.segment, c.sha256)));
+                let made = self
+                    .rig()
+                    .engine
+                    .backup_wal(after, COPIES)
+                    .map_err(Trouble::Backup)?;
+                self.told
+                    .copies
+                    .extend(made.copies.into_iter().map(|c| (c.segment, c.sha256)));
                 Ok(())
             }
             Step::Snapshot => {
@@ -160,13 +170,17 @@ impl Node {
                 Ok(())
             }
             Step::Purge => {
-                let newest = self.rig().sealed().last().copied().unwrap_or_default();
-                self.told.purged = self.told.purged.max(newest);
-                self.rig().engine.wal().purge(newest)?;
+                // As an operator who keeps what has not been copied.
+                let copied = self.told.copies.keys().last().copied();
+                let copied = copied.unwrap_or_default();
+                self.told.purged = self.told.purged.max(copied);
+                self.rig().engine.wal().purge(copied)?;
                 Ok(())
             }
             Step::Close => {
-                let Rig { engine, applier, .. } = self.rig.take().unwrap();
+                let Rig {
+                    engine, applier, ..
+                } = self.rig.take().unwrap();
                 drop(applier);
                 Ok(engine.shut_down()?)
             }
@@ -178,7 +192,9 @@ impl Node {
     }
 
     pub fn rig(&mut self) -> &mut Rig {
-        self.rig.as_mut().expect("the scenario has opened the namespace")
+        self.rig
+            .as_mut()
+            .expect("the scenario has opened the namespace")
     }
 
     /// Starts, and nothing more: what is due is not proposed yet.
@@ -231,7 +247,9 @@ impl Node {
             self.told.acked = self.told.acked.max(durable);
             let due = self.rig().engine.pending_checks();
             self.owed.extend(due);
-            let Some(check) = self.owed.first().copied() else { return Ok(()) };
+            let Some(check) = self.owed.first().copied() else {
+                return Ok(());
+            };
             self.append(&Command::Check(check))?;
             self.owed.remove(0);
         }
@@ -276,35 +294,60 @@ fn value(byte: u8, len: usize) -> Value {
 }
 
 fn user(action: Action) -> Step {
-    Step::Do(Command::User { idempotency: None, action })
+    Step::Do(Command::User {
+        idempotency: None,
+        action,
+    })
 }
 
 fn write(ops: Vec<Op>) -> Action {
-    Action::Write { conditions: Vec::new(), ops }
+    Action::Write {
+        conditions: Vec::new(),
+        ops,
+    }
 }
 
 pub fn put(name: &str, len: usize) -> Step {
     let byte = name.bytes().last().unwrap();
-    user(write(vec![Op::KvPut { key: key(name), value: value(byte, len) }]))
+    user(write(vec![Op::KvPut {
+        key: key(name),
+        value: value(byte, len),
+    }]))
 }
 
 fn begin(id: u8, entry_type: EntryType) -> Step {
     let id = TxId::from_bytes([id; 16]);
-    user(Action::Begin { id, operation: TxOperation::Put, entry_type })
+    user(Action::Begin {
+        id,
+        operation: TxOperation::Put,
+        entry_type,
+    })
 }
 
 fn stage(id: u8, name: &str) -> Step {
-    let ops = vec![Op::KvPut { key: key(name), value: value(id, 40) }];
-    user(Action::Stage { id: TxId::from_bytes([id; 16]), ops })
+    let ops = vec![Op::KvPut {
+        key: key(name),
+        value: value(id, 40),
+    }];
+    user(Action::Stage {
+        id: TxId::from_bytes([id; 16]),
+        ops,
+    })
 }
 
 fn chunk(id: u8, len: usize) -> Step {
     let (id, data) = (TxId::from_bytes([id; 16]), value(id, len));
-    user(Action::Chunk { id, key: key("object"), data })
+    user(Action::Chunk {
+        id,
+        key: key("object"),
+        data,
+    })
 }
 
 fn commit(id: u8) -> Step {
-    user(Action::Commit { id: TxId::from_bytes([id; 16]) })
+    user(Action::Commit {
+        id: TxId::from_bytes([id; 16]),
+    })
 }
 
 /// Rows, a batch, a retry, transactions, an object that is replaced, rolls, seals, flushes, backups
@@ -317,7 +360,10 @@ pub fn life() -> Vec<Step> {
             row: row.clone(),
             columns: vec![(column("a"), value(1, 50)), (column("b"), value(2, 50))],
         },
-        Op::KvPut { key: key("batch"), value: value(3, 30) },
+        Op::KvPut {
+            key: key("batch"),
+            value: value(3, 30),
+        },
     ];
     let retry = |byte| {
         Step::Do(Command::User {
@@ -325,28 +371,92 @@ pub fn life() -> Vec<Step> {
                 key: IdempotencyKey::new("retry").unwrap(),
                 fingerprint: [7; 16],
             }),
-            action: write(vec![Op::KvPut { key: key("once"), value: value(byte, 20) }]),
+            action: write(vec![Op::KvPut {
+                key: key("once"),
+                value: value(byte, 20),
+            }]),
         })
     };
-    let mut steps = vec![Step::Open, put("a", 900), user(write(rows)), retry(1), retry(2)];
-    steps.extend([begin(1, EntryType::Kv), stage(1, "staged"), put("b", 900), commit(1)]);
+    let mut steps = vec![
+        Step::Open,
+        put("a", 900),
+        user(write(rows)),
+        retry(1),
+        retry(2),
+    ];
+    steps.extend([
+        begin(1, EntryType::Kv),
+        stage(1, "staged"),
+        put("b", 900),
+        commit(1),
+    ]);
     steps.extend([put("c", 1500), Step::Flush]);
-    steps.extend([begin(2, EntryType::Lob), chunk(2, 1200), chunk(2, 1300), commit(2)]);
+    steps.extend([
+        begin(2, EntryType::Lob),
+        chunk(2, 1200),
+        chunk(2, 1300),
+        commit(2),
+    ]);
     steps.extend([Step::Seal, Step::Copy, Step::Snapshot]);
-    let drop_column = Op::RowDeleteColumns { row, columns: vec![column("a")] };
-    steps.extend([begin(3, EntryType::Lob), chunk(3, 1000), commit(3), user(write(vec![drop_column]))]);
-    steps.extend([put("d", 2000), begin(4, EntryType::Kv), stage(4, "left open"), Step::Flush]);
-    steps.extend([put("e", 700), Step::Purge, put("a", 800), Step::Seal, Step::Copy]);
+    let drop_column = Op::RowDeleteColumns {
+        row,
+        columns: vec![column("a")],
+    };
+    steps.extend([
+        begin(3, EntryType::Lob),
+        chunk(3, 1000),
+        commit(3),
+        user(write(vec![drop_column])),
+    ]);
+    steps.extend([
+        put("d", 2000),
+        begin(4, EntryType::Kv),
+        stage(4, "left open"),
+        Step::Flush,
+    ]);
+    steps.extend([
+        put("e", 700),
+        Step::Purge,
+        put("a", 800),
+        Step::Seal,
+        Step::Copy,
+    ]);
     steps.extend([put("f", 300), Step::Snapshot, put("g", 200), Step::Close]);
-    steps.extend([Step::Open, put("h", 1800), put("i", 1800), Step::Flush, put("j", 100), Step::Die]);
-    steps.extend([Step::Open, put("k", 900), Step::Seal, Step::Copy, put("l", 500), Step::Close]);
+    steps.extend([
+        Step::Open,
+        put("h", 1800),
+        put("i", 1800),
+        Step::Flush,
+        put("j", 100),
+        Step::Die,
+    ]);
+    steps.extend([
+        Step::Open,
+        put("k", 900),
+        Step::Seal,
+        Step::Copy,
+        put("l", 500),
+        Step::Close,
+    ]);
     steps
 }
 
 /// What follows a restore.
 pub fn restored_life() -> Vec<Step> {
-    let mut steps = vec![Step::Open, put("m", 900), put("n", 1500), Step::Flush, put("o", 1500)];
-    steps.extend([Step::Seal, Step::Copy, Step::Snapshot, put("p", 100), Step::Die]);
+    let mut steps = vec![
+        Step::Open,
+        put("m", 900),
+        put("n", 1500),
+        Step::Flush,
+        put("o", 1500),
+    ];
+    steps.extend([
+        Step::Seal,
+        Step::Copy,
+        Step::Snapshot,
+        put("p", 100),
+        Step::Die,
+    ]);
     steps.extend([Step::Open, put("q", 900), Step::Close]);
     steps
 }

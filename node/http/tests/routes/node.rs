@@ -89,7 +89,16 @@ async fn readiness_follows_role_recovery_and_isolation() {
     rig.get("/readyz?namespace=users").await.is(200);
     rig.get("/livez").await.is(200);
     rig.host.namespaces.lock().unwrap().remove("orders");
+    // A snapshot that is being looked at has no name yet, and is not to be overlooked for that.
+    rig.host.switches.lock().unwrap().unnamed = Some("being recovered".to_owned());
+    for target in ["/readyz", "/readyz?namespace=users"] {
+        rig.get(target).await.is(503);
+    }
+    rig.host.switches.lock().unwrap().unnamed = None;
+    // A restored directory alone is ready: there is no cluster that it could be taken for.
     rig.host.switches.lock().unwrap().isolated = true;
+    rig.get("/readyz").await.is(200);
+    rig.host.switches.lock().unwrap().ignores_cluster = true;
     for target in ["/readyz", "/primary", "/replica"] {
         rig.get(target).await.is(503);
     }

@@ -252,8 +252,12 @@ pub struct Switches {
     pub no_leader: Option<WriteError>,
     /// Unknown namespaces stay unknown.
     pub fixed: bool,
-    /// A restored directory that ignored its cluster settings.
+    /// A restored directory.
     pub isolated: bool,
+    /// It ignored its cluster settings.
+    pub ignores_cluster: bool,
+    /// A namespace is being recovered whose name is not known yet.
+    pub unnamed: Option<String>,
     /// Notes of every namespace.
     pub notes: Vec<Note>,
 }
@@ -346,6 +350,8 @@ impl Host for FakeHost {
             role: "leader",
             cluster: Some(CLUSTER),
             isolated: self.switches.lock().unwrap().isolated,
+            ignores_cluster: self.switches.lock().unwrap().ignores_cluster,
+            unnamed: self.switches.lock().unwrap().unnamed.clone(),
             version: "0.1.0",
             data_dir: self.data.clone(),
             durability: "always",

@@ -24,11 +24,14 @@ impl Host for Registry {
     }
 
     fn about(&self) -> About {
+        let isolated = self.0.isolated();
         About {
             node: self.0.directory.name(),
             role: "leader",
             cluster: Some(self.0.directory.cluster()),
-            isolated: self.0.isolated(),
+            isolated,
+            unnamed: self.0.namespaces.unnamed(),
+            ignores_cluster: isolated && !self.0.effective.cluster_settings().is_empty(),
             version: env!("CARGO_PKG_VERSION"),
             data_dir: self.0.directory.path().to_owned(),
             durability: match self.0.effective.config.durability {

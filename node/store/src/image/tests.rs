@@ -1,3 +1,4 @@
+//! Images as found: good ones are read, and no byte sequence does more harm than an error (D16).
 #![allow(clippy::unwrap_used)]
 use std::fs;
 use std::sync::LazyLock;

@@ -1,3 +1,4 @@
+//! One LMDB environment: commits, views, growth, and what a failure leaves (D12).
 #![allow(clippy::unwrap_used)]
 use std::collections::BTreeMap;
 use std::fs;

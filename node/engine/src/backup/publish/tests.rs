@@ -1,3 +1,4 @@
+//! Publishing a file: whole under its name or not there, whatever fails meanwhile (P9).
 #![allow(clippy::unwrap_used)]
 use std::path::Path;
 use std::time::Duration;

@@ -1,3 +1,4 @@
+//! Paths below the backup root: none leaves it, on the real disk and in memory.
 #![allow(clippy::unwrap_used)]
 use rustix::fs::symlink;
 use unisondb_platform::memory::{Effect, MemoryDisk, OpKind, Rule};

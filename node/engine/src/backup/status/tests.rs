@@ -1,3 +1,4 @@
+//! What is remembered of past backups, and that it survives a restart.
 #![allow(clippy::unwrap_used)]
 use unisondb_platform::memory::{Effect, OpKind, Rule, platform, platform_on};
 use unisondb_types::SegmentId;

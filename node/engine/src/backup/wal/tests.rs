@@ -1,3 +1,4 @@
+//! Which segments a WAL backup takes, and what it calls a gap.
 #![allow(clippy::unwrap_used)]
 use unisondb_types::{Chain, ClusterId, LineageId, Lsn, Stamp, Term};
 use unisondb_wal::{Predecessor, SegmentHeader};

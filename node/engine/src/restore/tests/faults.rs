@@ -206,6 +206,33 @@ fn a_segment_of_another_namespace_or_history_is_left_aside_and_named() {
 }
 
 #[test]
+fn a_segment_that_was_written_after_other_bytes_does_not_continue_the_row() {
+    // Twins: the same lineage, ids, LSNs and lengths, and other values; as after a copied machine.
+    let twin = |value: &str| {
+        let mut node = Node::new(28);
+        for i in 0..60 {
+            node.put(&format!("key-{}", i % 10), &format!("{value:>300}"));
+        }
+        node.back_up_wal(SegmentId::ZERO, "wal");
+        let wal = node.backups().join("wal");
+        (node, wal)
+    };
+    let ((node, wal), (other, theirs)) = (twin("a"), twin("b"));
+    assert_eq!(node.engine().lineage(), other.engine().lineage());
+    let bytes = other.disk.read(&segment(&theirs, 3), 1 << 20).unwrap();
+    node.platform
+        .disk
+        .publish(&segment(&wal, 3), &bytes)
+        .unwrap();
+    match plan(&node, &from_wal(&wal, Target::Latest)) {
+        Err(RestoreError::Broken { segment, .. }) => assert_eq!(segment.get(), 3),
+        found => panic!("{found:?}"),
+    }
+    // What follows it does not continue it either.
+    assert_eq!(wrongs(&node, &wal), [Wrong::Altered, Wrong::Altered]);
+}
+
+#[test]
 fn verify_names_what_is_missing_and_swapped_and_passes_what_is_whole() {
     let (node, wal) = node_with_wal(26);
     node.snapshot("snapshots/s.db");

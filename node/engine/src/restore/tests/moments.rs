@@ -310,3 +310,32 @@ fn a_running_server_is_not_restored_over() {
     drop(held);
     restore(&node, &asked).unwrap();
 }
+
+#[test]
+fn a_fork_inside_a_segment_that_was_never_sealed_is_crossed() {
+    let mut first = Node::new(10);
+    first.write(30);
+    let live = first.data.join("users/wal");
+    // Out of a copy of a live log: its active segment ends where it was written to.
+    let wal = BaseFrom::Folders(vec![]);
+    let fork = first.last().prev();
+    let asked = request("/b", wal.clone(), &[&live], Target::Lsn(fork));
+    let planned = plan(&first, &asked).unwrap();
+    assert!(
+        planned.segments.last().is_some_and(|s| !s.sealed),
+        "{planned}"
+    );
+    restore(&first, &asked).unwrap();
+    let mut second = first.restored_in("/b", fork);
+    second.write(15);
+    second.back_up_wal(SegmentId::new(SegmentId::LINEAGE_STEP - 1), "wal");
+    first.write(3);
+
+    let theirs = second.backups().join("wal");
+    for lsn in [fork, Lsn::new(fork.get() + 1), Lsn::new(fork.get() + 9)] {
+        let data = format!("/c-{lsn}");
+        let asked = request(&data, wal.clone(), &[&live, &theirs], Target::Lsn(lsn));
+        let done = restore(&second, &asked).unwrap();
+        assert_eq!((done.lsn, done.digest), (lsn, second.moment(lsn).digest));
+    }
+}
