@@ -1,13 +1,17 @@
 //! Scrub: reads the whole state again, checks every entry against its checksum, and compares the
 //! digest of what it read with the one on record (P13). Damage stops the namespace.
 
+use std::ops::Bound;
+use std::sync::{Arc, mpsc};
+
 use unisondb_store::Direction;
 use unisondb_types::{Digest, Lsn, SegmentId};
 
 use crate::Error;
-use crate::engine::Engine;
+use crate::engine::{Engine, Shared, decode};
 use crate::state::entry;
-use crate::state::table::Table;
+use crate::state::position::{self, Position};
+use crate::state::table::{self, Table};
 use crate::state::view::View;
 
 /// Bytes read between two calls of the pacer.
@@ -69,4 +73,64 @@ impl Engine {
             digest,
         })
     }
+}
+
+/// A proof, on a thread of its own, that every entry of one LMDB commit is what was written, and
+/// that together they are the state that its position says: what is copied meanwhile is (P13).
+pub(crate) struct Proof(mpsc::Receiver<Result<(), Error>>);
+
+impl Proof {
+    /// Begins the proof of what `view` shows.
+    pub(crate) fn begin(shared: &Arc<Shared>, view: unisondb_store::View) -> Proof {
+        let (done, result) = mpsc::sync_channel(1);
+        let handle = shared.clone();
+        shared.platform.offload.run(Box::new(move || {
+            let result = prove(&view);
+            if let Err(e @ (Error::Damaged { .. } | Error::Diverged { .. })) = &result {
+                handle.stop(&format!("backup: {e}"));
+            }
+            drop((view, handle));
+            // Who asked may have given up meanwhile.
+            drop(done.send(result));
+        }));
+        Proof(result)
+    }
+
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`], [`Error::Diverged`]: the namespace has stopped.
+    pub(crate) fn wait(self) -> Result<(), Error> {
+        self.0
+            .recv()
+            .unwrap_or_else(|_| Err(Error::Stopped("a proof was given up".to_owned())))
+    }
+}
+
+fn prove(view: &unisondb_store::View) -> Result<(), Error> {
+    let mut digest = Digest::EMPTY;
+    let mut position: Option<Position> = None;
+    let at = table::meta(position::POSITION);
+    for item in view.range(Bound::Unbounded, Bound::Unbounded, Direction::Forward) {
+        let (key, value) = item?;
+        let entry = entry::open(key, value)?;
+        if Table::of(key).is_some_and(Table::in_digest) {
+            digest.add(&entry.hash);
+        } else if *key == at[..] {
+            position = Some(decode(key, entry.payload)?);
+        }
+    }
+    let position = position.ok_or_else(|| Error::Damaged {
+        what: "the position".to_owned(),
+        why: "it is not there".to_owned(),
+    })?;
+    if digest != position.digest {
+        return Err(Error::Diverged {
+            segment: position.segment,
+            lsn: position.lsn,
+            expected: position.digest.to_string(),
+            found: digest.to_string(),
+        });
+    }
+    Ok(())
 }

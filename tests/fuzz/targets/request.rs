@@ -31,7 +31,7 @@ fuzz_target!(|input: &[u8]| {
     drop(query.bytes("start"));
     drop(query.list("columns"));
     drop(query.text("prefix"));
-    drop(query.parse::<u64>("limit"));
+    drop(query.parse::<u64>("limit", "a number"));
     drop(query.switch("reverse"));
     if let Ok(cursor) = Cursor::decode(text) {
         assert_eq!(Cursor::decode(&cursor.encode()), Ok(cursor));

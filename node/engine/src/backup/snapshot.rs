@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! hold the flusher ─ flush ─ image begins ─ release        no commit lies between flush and image
-//!                                 └─ blocks ─ sha256 + NAME.tmp ─ trailer ─ sync ─ rename
+//!                       │         └─ blocks ─ sha256 + NAME.tmp ─┬─ trailer ─ sync ─ rename
+//!                       └─ every entry of that commit proven ────┘
 //! ```
 //!
 //! What the trailer says is read back from the image itself, never from the engine: the engine has
@@ -24,6 +25,7 @@ use super::root::{Asked, Folder, Missing, failed};
 use super::{BackupError, BackupKind, SnapshotBackup};
 use crate::engine::decode;
 use crate::restore::stored::Stored;
+use crate::scrub::Proof;
 use crate::state::entry;
 use crate::state::position::{self, Position};
 use crate::state::table::{self, Table};
@@ -143,7 +145,7 @@ impl Engine {
     ) -> Result<(Draft<'f>, SnapshotBackup), BackupError> {
         let mut draft = Draft::begin(folder, name)?.early(&self.0.platform.offload);
         let mut sum = Sha256::new();
-        let flushed = self.copy_image(through, &mut |block| {
+        let (flushed, proof) = self.copy_image(through, &mut |block| {
             draft.write(block)?;
             sum.update(block);
             Ok(())
@@ -160,6 +162,7 @@ impl Engine {
         draft.write(&trailer)?;
         sum.update(trailer);
         draft.sync()?;
+        proof.wait()?;
         let position = stored.position;
         let about = SnapshotBackup {
             path: PathBuf::new(),
@@ -174,12 +177,13 @@ impl Engine {
         Ok((draft, about))
     }
 
-    /// Gives `sink` an image that holds every record up to `through`, and says what was flushed.
+    /// Gives `sink` an image that holds every record up to `through`; says what was flushed, and
+    /// gives the proof of it to wait for before anything is published.
     fn copy_image(
         &self,
         through: Lsn,
         sink: &mut dyn FnMut(&[u8]) -> Result<(), BackupError>,
-    ) -> Result<Flushed, BackupError> {
+    ) -> Result<(Flushed, Proof), BackupError> {
         let shared = &self.0;
         if let Some(reason) = shared.stopped() {
             return Err(Error::Stopped(reason).into());
@@ -189,7 +193,10 @@ impl Engine {
         if applied < through {
             return Err(BackupError::Behind { through, applied });
         }
-        let flushed = Flushed::read(&shared.store.read().map_err(Error::from)?)?;
+        // What is proven beside the copy is this very commit: none begins while it is held.
+        let view = shared.store.read().map_err(Error::from)?;
+        let flushed = Flushed::read(&view)?;
+        let proof = Proof::begin(shared, view);
         let mut refused = None;
         let copied = shared.store.image(move || drop(held), &mut |block| {
             sink(block).map_err(|e| {
@@ -201,7 +208,7 @@ impl Engine {
             // What the disk said, not what the copy made of it.
             (_, Some(refused)) => Err(refused),
             (Err(e), None) => Err(Error::from(e).into()),
-            (Ok(_), None) => Ok(flushed),
+            (Ok(_), None) => Ok((flushed, proof)),
         }
     }
 }
