@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::ops::RangeBounds;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -41,10 +42,25 @@ impl History {
     fn segments(&self) -> PathBuf {
         self.backups.join(NAMESPACE).join("wal")
     }
+    /// The LSN so many thousandths into those of `range` at which digest and content are known.
+    fn known(&self, range: impl RangeBounds<u64>, thousandths: usize) -> u64 {
+        let sure = |lsn: &u64| self.line.unsure(*lsn).count() == 0;
+        let all: Vec<u64> = self
+            .digests
+            .range(range)
+            .map(|(lsn, _)| *lsn)
+            .filter(sure)
+            .collect();
+        all[all.len() * thousandths / 1000]
+    }
     /// Its backups, and the segments of older histories.
-    fn sources(&self, older: &[PathBuf]) -> Sources {
-        let mut wal = older.to_vec();
-        wal.push(self.segments());
+    fn sources(&self, older: &[&History]) -> Sources {
+        let wal = older
+            .iter()
+            .copied()
+            .chain([self])
+            .map(History::segments)
+            .collect();
         Sources {
             from: self.backups.join(NAMESPACE),
             wal,
@@ -286,6 +302,7 @@ impl Run {
 
     /// To `count` random LSNs and as many random times.
     fn many_restores(&mut self, history: &History, count: usize) {
+        restore::verify(&[&history.backups]);
         let sources = history.sources(&[]);
         let mut targets = Vec::new();
         for (i, lsn) in self.moments(history, count).into_iter().enumerate() {
@@ -326,14 +343,12 @@ impl Run {
         self.restored(history, &sources, &Target::Latest, last);
     }
 
-    /// A restored node goes on in a history of its own, and that one is restored across its fork.
-    fn fork(&mut self, parent: &History, older: &[PathBuf], generation: u64) -> History {
-        // Not at the end, so that the parent has written the same LSNs differently.
-        let known = |lsn: &u64| parent.line.unsure(*lsn).count() == 0;
-        let all: Vec<u64> = parent.digests.keys().copied().filter(known).collect();
-        let fork = all[all.len() * 6 / 10];
+    /// A restored node goes on in a history of its own from `fork` on, and that one is restored
+    /// across its fork. `older` are the histories before the parent.
+    fn fork(&mut self, older: &[&History], parent: &History, fork: u64) -> History {
         let sources = parent.sources(older);
         let into = self.restored(parent, &sources, &Target::Lsn(fork), fork);
+        let generation = older.len() + 1;
         let mut child = History {
             line: parent.line.fork(fork),
             digests: parent
@@ -350,9 +365,11 @@ impl Run {
         self.load(&mut child, &load, 0, None);
         fs::remove_dir_all(&child.data).unwrap();
 
+        let all = [older, &[parent, &child]].concat();
+        restore::verify(&all.iter().map(|h| &*h.backups).collect::<Vec<_>>());
         // The child's snapshots are all behind the fork: before it, a restore starts from the
         // parent's, or from the log alone.
-        let own = child.sources(&sources.wal);
+        let own = child.sources(&all[..all.len() - 1]);
         let both = Sources {
             from: sources.from.clone(),
             ..own.clone()
@@ -363,8 +380,7 @@ impl Run {
             .map(|(l, _)| *l)
             .nth(1)
             .unwrap();
-        let behind: Vec<u64> = child.digests.range(fork + 1..).map(|(l, _)| *l).collect();
-        let (middle, last) = (behind[behind.len() / 2], *behind.last().unwrap());
+        let (middle, last) = (child.known(fork + 1.., 500), child.known(fork + 1.., 999));
         self.restored(&child, &both, &Target::Lsn(before), before);
         self.restored(&child, &own, &Target::Lsn(fork), fork);
         self.restored(&child, &both, &Target::Lsn(middle), middle);
@@ -416,8 +432,14 @@ fn a_real_workload_survives_kills_and_is_restored_to_any_moment() {
     fs::remove_dir_all(&history.data).unwrap();
 
     run.many_restores(&history, run.scale.restores);
-    let child = run.fork(&history, &[], 1);
-    run.fork(&child, &[history.segments()], 2);
+    // In the middle, so that the same LSNs are written differently; then behind that fork; then
+    // before it, which leaves the histories between out.
+    let first = history.known(.., 600);
+    let child = run.fork(&[], &history, first);
+    let second = child.known(first + 1.., 500);
+    let grandchild = run.fork(&[&history], &child, second);
+    let third = grandchild.known(..first, 500);
+    run.fork(&[&history, &child], &grandchild, third);
     run.say("done");
     fs::remove_dir_all(&run.folder).unwrap();
 }

@@ -1,9 +1,11 @@
 //! Scrub: reads the whole state again, checks every entry against its checksum, and compares the
 //! digest of what it read with the one on record (P13). Damage stops the namespace.
 
+use std::future::Future;
 use std::ops::Bound;
 use std::sync::{Arc, mpsc};
 
+use bytes::Bytes;
 use unisondb_store::Direction;
 use unisondb_types::{Digest, Lsn, SegmentId};
 
@@ -29,49 +31,81 @@ pub struct Scrubbed {
 }
 
 impl Engine {
-    /// Reads and checks the whole state as it is now. Blocks; calls `pace` after every mebibyte,
-    /// which may sleep to bound the rate. One LMDB snapshot is held meanwhile: a pace so slow that
-    /// it takes hours lets LMDB's file grow by what is written in those hours.
+    /// Reads and checks the whole state as it is now; awaits `pace` after every mebibyte, which may
+    /// sleep to bound the rate, and calls the scrub off with `false`. Between two pauses it blocks for a millisecond or so: run it on
+    /// `Offload::thread`. One LMDB snapshot is held meanwhile: a pace so slow that it takes hours
+    /// lets LMDB's file grow by what is written in those hours.
     ///
     /// # Errors
     /// [`Error::Damaged`], [`Error::Diverged`]: the namespace has stopped.
-    pub fn scrub_state(&self, pace: &mut dyn FnMut(usize)) -> Result<Scrubbed, Error> {
-        let result = self.read_all(pace);
+    pub async fn scrub_state<P: Future<Output = bool>>(
+        &self,
+        pace: impl Fn(usize) -> P,
+    ) -> Result<Scrubbed, Error> {
+        let result = self.read_all(pace).await;
         if let Err(e @ (Error::Damaged { .. } | Error::Diverged { .. })) = &result {
             self.0.stop(&format!("scrub: {e}"));
         }
         result
     }
 
-    fn read_all(&self, pace: &mut dyn FnMut(usize)) -> Result<Scrubbed, Error> {
+    async fn read_all<P: Future<Output = bool>>(
+        &self,
+        pace: impl Fn(usize) -> P,
+    ) -> Result<Scrubbed, Error> {
         let view = View::now(&self.0.memtable, &self.0.store)?;
-        let (mut digest, mut entries, mut bytes) = (Digest::EMPTY, 0, 0);
-        for item in view.range(&[0], &[0xff], Direction::Forward) {
-            let (key, value) = item?;
-            let entry = entry::open(&key, &value)?;
-            if Table::of(&key).is_some_and(Table::in_digest) {
-                digest.add(&entry.hash);
-            }
-            entries += 1;
-            bytes += key.len() + value.len();
-            if bytes >= STRIDE {
-                pace(bytes);
-                bytes = 0;
+        let mut sum = Sum {
+            digest: Digest::EMPTY,
+            entries: 0,
+            next: Some(Bytes::from_static(&[0])),
+        };
+        while let Some(from) = sum.next.take() {
+            let bytes = sum.stride(&view, &from)?;
+            if !pace(bytes).await {
+                return Err(Error::Stopped("the scrub was called off".to_owned()));
             }
         }
-        if digest != view.digest {
+        if sum.digest != view.digest {
             return Err(Error::Diverged {
                 segment: SegmentId::ZERO,
                 lsn: view.lsn,
                 expected: view.digest.to_string(),
-                found: digest.to_string(),
+                found: sum.digest.to_string(),
             });
         }
         Ok(Scrubbed {
             lsn: view.lsn,
-            entries,
-            digest,
+            entries: sum.entries,
+            digest: sum.digest,
         })
+    }
+}
+
+/// What has been read so far, and the key to go on from.
+struct Sum {
+    digest: Digest,
+    entries: u64,
+    next: Option<Bytes>,
+}
+
+impl Sum {
+    /// Reads one stride; gives how many bytes that were.
+    fn stride(&mut self, view: &View, from: &[u8]) -> Result<usize, Error> {
+        let mut bytes = 0;
+        for item in view.range(from, &[0xff], Direction::Forward) {
+            let (key, value) = item?;
+            if bytes >= STRIDE {
+                self.next = Some(key);
+                break;
+            }
+            let entry = entry::open(&key, &value)?;
+            if Table::of(&key).is_some_and(Table::in_digest) {
+                self.digest.add(&entry.hash);
+            }
+            self.entries += 1;
+            bytes += key.len() + value.len();
+        }
+        Ok(bytes)
     }
 }
 

@@ -49,15 +49,12 @@ fn scenario(run: impl FnOnce(&mut Rig)) {
     };
     let mut rig = Rig::open_with(&platform, &home, &request).unwrap();
     run(&mut rig);
-    let before = rig.engine.scrub_state(&mut |_| ()).unwrap();
+    let before = rig.scrub().unwrap();
     rig.engine.flush().unwrap();
-    assert_eq!(
-        rig.engine.scrub_state(&mut |_| ()).unwrap().digest,
-        before.digest
-    );
+    assert_eq!(rig.scrub().unwrap().digest, before.digest);
     drop(rig);
     let rig = Rig::open(&platform, &home).unwrap();
-    let after = rig.engine.scrub_state(&mut |_| ()).unwrap();
+    let after = rig.scrub().unwrap();
     assert_eq!((after.digest, after.lsn), (before.digest, before.lsn));
 }
 
@@ -307,7 +304,7 @@ fn an_object_is_whole_readable_at_any_offset_and_freed_when_replaced() {
         rig.put("turn", "1").unwrap();
         rig.engine.flush().unwrap();
         assert_eq!(&reader.read(0).unwrap()[..], &chunks[0][..]);
-        let entries = |rig: &Rig| rig.engine.scrub_state(&mut |_| ()).unwrap().entries;
+        let entries = |rig: &Rig| rig.scrub().unwrap().entries;
         let held = entries(rig);
         drop(reader);
         rig.put("turn", "2").unwrap();
@@ -422,6 +419,6 @@ proptest! {
                 prop_assert_eq!(found.as_ref(), rows.get(&name(n)));
             }
         }
-        rig.as_ref().unwrap().engine.scrub_state(&mut |_| ()).unwrap();
+        rig.as_ref().unwrap().scrub().unwrap();
     }
 }

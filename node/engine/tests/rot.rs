@@ -64,9 +64,6 @@ fn a_rotten_entry_is_not_copied_into_a_snapshot() {
 #[test]
 fn a_scrub_finds_a_rotten_entry() {
     rotten(|rig, _| {
-        assert!(matches!(
-            rig.engine.scrub_state(&mut |_| ()),
-            Err(Error::Damaged { .. })
-        ));
+        assert!(matches!(rig.scrub(), Err(Error::Damaged { .. })));
     });
 }

@@ -1,5 +1,5 @@
-//! What a node does by itself: expires transactions, purges and scrubs sealed segments, makes room
-//! on a full disk, and lets each log do what is due.
+//! What a node does by itself: expires transactions, purges sealed segments, makes room on a
+//! full disk, lets each log do what is due, and starts the [`scrub`].
 //!
 //! Promises: nothing is purged that is not sealed and flushed, nor the newest sealed segment, nor
 //! what a snapshot of the last hour or a hold needs (D10). Segments go by the age of their last
@@ -19,6 +19,7 @@ use unisondb_wal::{SegmentInfo, SegmentState};
 
 use crate::config::{Durability, Setting as _};
 use crate::registry::Registry;
+use crate::scrub;
 use crate::writer::Lane;
 
 /// How often a full disk and owed checks are looked after.
@@ -27,8 +28,6 @@ const ROOM_EVERY: Duration = Duration::from_secs(1);
 const EXPIRE_EVERY: Duration = Duration::from_secs(5);
 /// How often old segments are looked for.
 const PURGE_EVERY: Duration = Duration::from_secs(30);
-/// How often the scrub takes up its next segments.
-const SCRUB_EVERY: Duration = Duration::from_secs(60);
 /// How long a snapshot that was handed out keeps the segments that it needs.
 const SNAPSHOT_HOLD_MICROS: u64 = 3_600 * 1_000_000;
 
@@ -49,7 +48,16 @@ pub(crate) fn start(registry: &Registry, stop: &watch::Receiver<bool>) -> JoinSe
     tasks.spawn(repeat(registry.clone(), stop.clone(), EXPIRE_EVERY, expire));
     tasks.spawn(repeat(registry.clone(), stop.clone(), PURGE_EVERY, purge));
     if !config.scrub_interval.is_zero() {
-        tasks.spawn(scrub(registry.clone(), stop.clone(), config.scrub_interval));
+        tasks.spawn(scrub::segments(
+            registry.clone(),
+            stop.clone(),
+            config.scrub_interval,
+        ));
+        tasks.spawn(scrub::states(
+            registry.clone(),
+            stop.clone(),
+            config.scrub_interval,
+        ));
     }
     tasks
 }
@@ -66,7 +74,7 @@ async fn repeat<F: Future<Output = ()> + Send>(
 }
 
 /// Waits; whether the node stops.
-async fn stopped_within(
+pub(crate) async fn stopped_within(
     registry: &Registry,
     stop: &mut watch::Receiver<bool>,
     time: Duration,
@@ -257,81 +265,6 @@ fn share_of_volume(platform: &Platform, path: &Path, share: crate::config::Share
     // A volume that cannot be asked has no limit: age alone decides.
     let space = platform.disk.space(path);
     space.map_or(u64::MAX, |space| share.of(space.total))
-}
-
-/// Reads every sealed segment once in `interval`, spread over it.
-async fn scrub(registry: Registry, mut stop: watch::Receiver<bool>, interval: Duration) {
-    // A node that is restarted daily must not read the first seventh every time.
-    let mut at = SegmentId::new(u64::from_le_bytes(
-        registry.platform_of().entropy.id()[..8]
-            .try_into()
-            .expect("8 of 16 bytes"),
-    ));
-    let mut credit = Duration::ZERO;
-    while !stopped_within(&registry, &mut stop, SCRUB_EVERY).await {
-        credit += SCRUB_EVERY;
-        let lanes = registry.lanes();
-        let sealed = lanes
-            .iter()
-            .map(|lane| sealed_ids(lane).len())
-            .sum::<usize>();
-        let Ok(count) = u32::try_from(sealed.max(1)) else {
-            continue;
-        };
-        let each = (interval / count).max(Duration::from_millis(1));
-        while credit >= each {
-            credit -= each;
-            let next = lanes
-                .iter()
-                .filter_map(|lane| Some((sealed_ids(lane).into_iter().find(|id| *id > at)?, lane)))
-                .min_by_key(|(id, _)| *id);
-            let Some((id, _)) = next else {
-                at = SegmentId::ZERO;
-                break;
-            };
-            at = id;
-            // The same id may stand in several logs.
-            for lane in &lanes {
-                if sealed_ids(lane).contains(&id) {
-                    scrub_one(&registry, lane, id).await;
-                }
-            }
-        }
-    }
-}
-
-fn sealed_ids(lane: &Lane) -> Vec<SegmentId> {
-    let segments = lane.engine().wal().segments();
-    let sealed = segments
-        .iter()
-        .filter(|s| s.state == SegmentState::Sealed)
-        .map(|s| s.id);
-    sealed.collect()
-}
-
-async fn scrub_one(registry: &Registry, lane: &Arc<Lane>, id: SegmentId) {
-    let task = lane.clone();
-    let offload = &registry.platform_of().offload;
-    let result = offload
-        .blocking(move || task.engine().wal().scrub(id).map(drop))
-        .await;
-    let namespace = lane.engine().namespace();
-    let labels = [("namespace", namespace.to_string())];
-    metrics::counter!("wal_scrubbed_segments_total", &labels).increment(1);
-    // Purged while it was read: nothing to say.
-    let gone = !sealed_ids(lane).contains(&id);
-    if let Err(error) = result.map_err(|e| e.to_string())
-        && !gone
-    {
-        metrics::counter!("wal_scrub_failures_total", &labels).increment(1);
-        tracing::error!(%namespace, segment = %id, error, "the scrub found a damaged segment");
-        lane.note(Note {
-            field: "scrub",
-            value: "damaged".to_owned(),
-            text: format!("segment {id}: {error}; put a backup of it in its place"),
-            degraded: true,
-        });
-    }
 }
 
 fn micros(duration: Duration) -> u64 {

@@ -20,6 +20,7 @@ pub mod listen;
 mod namespaces;
 mod node;
 mod registry;
+mod scrub;
 pub mod telemetry;
 #[cfg(test)]
 mod tests;

@@ -90,6 +90,16 @@ pub fn restore(into: &Path, Sources { from, wal, lineage }: &Sources, target: &T
     }
 }
 
+/// `udbctl verify`: nothing in these folders is missing, swapped, altered or foreign.
+///
+/// # Panics
+/// When something is, with all it said.
+pub fn verify(folders: &[&Path]) {
+    let mut command = Command::new(build::udbctl());
+    command.args(["verify", "--json"]).args(folders);
+    json(command);
+}
+
 /// The stamp of each of these records, out of the segments in `folder`.
 ///
 /// # Panics

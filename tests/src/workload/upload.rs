@@ -66,8 +66,8 @@ impl Upload {
     /// Sends what is due, as far as the load is.
     pub fn run(&mut self, load: &Load) {
         while !self.committed {
-            // Some of it goes out in each part of the load; the last before its end.
-            let due = self.object.len.saturating_mul(load.progress().min(1000)) / 900;
+            // It outlives kills in the first half, and later moments have it.
+            let due = self.object.len.saturating_mul(load.progress().min(1000)) / 600;
             if self.sent > due {
                 // Its connection is idle: that the server has gone it hears from the others.
                 if load.over() {

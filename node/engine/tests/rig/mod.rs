@@ -171,6 +171,14 @@ impl Rig {
         }
     }
 
+    /// Reads and checks the whole state, without a pause.
+    pub fn scrub(&self) -> Result<unisondb_engine::Scrubbed, unisondb_engine::Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        runtime.block_on(self.engine.scrub_state(|_| std::future::ready(true)))
+    }
+
     pub fn close(self) {
         let Rig {
             engine, applier, ..

@@ -41,6 +41,10 @@ impl Host for Registry {
         }
     }
 
+    fn role(&self) -> &'static str {
+        "leader"
+    }
+
     fn namespaces(&self) -> Vec<Standing> {
         self.0.namespaces.all()
     }
