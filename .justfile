@@ -31,11 +31,35 @@ test *ARGS:
 
 # The documented scripts against a real node.
 documented:
-    cargo test -p unisondb-tests --test documented_scripts -- --nocapture
+    cargo test -p unisondb-tests --test documented_scripts --test documented_restores -- --nocapture
 
 # Writes, backups, kill -9 and restores for an hour (or `just soak-workload 600`).
 soak-workload SECONDS="3600":
     UNISON_SOAK_SECONDS={{SECONDS}} cargo test --release -p unisondb-tests --test workload -- --nocapture
+
+# 200,000 writes, a 300 MB object, 20 restores to an LSN and 20 to a time.
+soak-full:
+    UNISON_WORKLOAD=full cargo test --release -p unisondb-tests --test workload -- --nocapture
+
+# A crash, a full disk, a failed fsync at every disk operation, not at a sample of them.
+soak-sweep:
+    UNISON_SWEEP=full cargo test --release -p unisondb-engine --test crash -- --nocapture
+
+# The properties with many more cases (those that do not set a number themselves).
+soak-properties CASES="5000":
+    PROPTEST_CASES={{CASES}} cargo test --release --workspace --exclude unisondb-tests
+
+# Every decoder against libfuzzer, each for so long. Wants nightly Rust and cargo-fuzz.
+soak-fuzz SECONDS="60":
+    for target in $(cargo +nightly fuzz list --fuzz-dir tests/fuzz | grep -vx seeds); do \
+        mkdir -p "tests/fuzz/corpus/$target"; \
+        cargo +nightly fuzz run --fuzz-dir tests/fuzz "$target" "tests/fuzz/corpus/$target" "tests/fuzz/seeds/$target" \
+            -- -max_total_time={{SECONDS}} -rss_limit_mb=2048 -max_len=65536; \
+    done
+
+# Ratios to redis, etcd, cp and LMDB on this machine.
+bench *ARGS:
+    cargo run --release -p unisondb-tests --bin bench -- {{ARGS}}
 
 # Known advisories, licences, doubled dependencies.
 deny:

@@ -1,7 +1,7 @@
 //! Black-box tests of UnisonDB, and what they stand on: real processes, real files, the scripts of
 //! the user documentation. Nothing here links the product: a test sees what a user sees.
 //!
-//! - [`bench`]: how fast, against what else there is.
+//! - [`mod@bench`]: how fast, against what else there is.
 //! - [`build`]: where the binaries under test are, made when they are not.
 //! - [`node`]: one running `unisondb`: start, wait, stop, kill -9.
 //! - [`http`]: a small HTTP/1.1 client over `TcpStream`.

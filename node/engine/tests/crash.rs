@@ -139,39 +139,33 @@ fn sweep(places: Vec<usize>, ask: impl Fn(usize)) {
     );
 }
 
+fn crash_at(story: &Story, reference: &Reference, n: usize) {
+    let disk = (story.begin)();
+    disk.freeze_at(n as u64);
+    let (node, failed) = story.run(&disk);
+    assert!(
+        disk.is_frozen(),
+        "{}: operation {n} was never reached",
+        story.name
+    );
+    let told = node.told.clone();
+    drop((node, failed));
+    for seed in [n as u64, n as u64 + 1_000_000] {
+        let what = format!(
+            "{}: power lost at {}, seed {seed}",
+            story.name, reference.ops[n]
+        );
+        let lost = disk.crash(seed);
+        oracle::check(&lost, &reference.told, &told, &story.request, &what);
+    }
+    let what = format!("{}: killed at {}", story.name, reference.ops[n]);
+    oracle::check(&disk.kill(), &reference.told, &told, &story.request, &what);
+}
+
 fn crash_sweep(story: &Story, most: usize, first: usize) {
     let reference = story.reference();
-    sweep(
-        sample((0..reference.ops.len()).collect(), most, first),
-        |n| {
-            let disk = (story.begin)();
-            disk.freeze_at(n as u64);
-            let (node, failed) = story.run(&disk);
-            assert!(
-                disk.is_frozen(),
-                "{}: operation {n} was never reached",
-                story.name
-            );
-            // Only what nobody is told of may fail and be passed over.
-            let told = node.told.clone();
-            drop((node, failed));
-            for seed in [n as u64, n as u64 + 1_000_000] {
-                let what = format!(
-                    "{}: power lost at {}, seed {seed}",
-                    story.name, reference.ops[n]
-                );
-                oracle::check(
-                    &disk.crash(seed),
-                    &reference.told,
-                    &told,
-                    &story.request,
-                    &what,
-                );
-            }
-            let what = format!("{}: killed at {}", story.name, reference.ops[n]);
-            oracle::check(&disk.kill(), &reference.told, &told, &story.request, &what);
-        },
-    );
+    let places = sample((0..reference.ops.len()).collect(), most, first);
+    sweep(places, |n| crash_at(story, &reference, n));
 }
 
 #[test]
@@ -210,11 +204,30 @@ fn power_lost_at_any_operation_of_a_life_loses_nothing_that_was_answered() {
     crash_sweep(&Story::life(), 30, 0);
 }
 
+/// Behind the last snapshot, with segments beyond it.
+fn some_target() -> Target {
+    let life = Story::life().reference().told;
+    Target::Lsn(life.snapshot.unwrap().next().next())
+}
+
+#[test]
+fn power_lost_while_segments_are_set_aside_leaves_a_log_without_a_hole() {
+    let story = Story::restored("set aside", Some(some_target()), Vote::There);
+    let reference = story.reference();
+    let aside = |op: &Operation| {
+        let to = op.to.as_ref().unwrap_or(&op.path);
+        to.to_string_lossy().contains("wal.lineage-")
+    };
+    let first = reference.ops.iter().position(aside).unwrap();
+    let last = reference.ops.iter().rposition(aside).unwrap();
+    assert!(last - first > 4, "more than one segment is set aside");
+    let places = (first..=last + 2).collect();
+    sweep(places, |n| crash_at(&story, &reference, n));
+}
+
 #[test]
 fn power_lost_at_any_operation_of_a_restore_to_a_target_ends_in_that_restore() {
-    let life = Story::life().reference().told;
-    // Behind the last snapshot, inside a segment.
-    let target = Target::Lsn(life.snapshot.unwrap().next().next());
+    let target = some_target();
     crash_sweep(
         &Story::restored("restored to a target", Some(target), Vote::There),
         10,
@@ -320,65 +333,81 @@ fn a_failed_sync_is_final_and_loses_nothing_that_was_answered() {
     );
 }
 
+fn full_at(story: &Story, reference: &Reference, n: usize) {
+    let disk = (story.begin)();
+    disk.set_policy(Arc::new(At {
+        number: n as u64,
+        effect: Effect::Full,
+    }));
+    let (mut node, failed) = story.run(&disk);
+    let what = format!(
+        "{}: full at {}, then {failed:?}",
+        story.name, reference.ops[n]
+    );
+    let Some((at, trouble)) = failed else {
+        // It helped itself, or it was nothing that anybody waits for.
+        let last = node.told.moments.last_key_value();
+        let last = last.map(|(_, moment)| moment.clone()).unwrap();
+        let told = node.told.clone();
+        drop(node);
+        return room_again(&disk.crash(n as u64), story, &told, &last, &what);
+    };
+    assert!(
+        trouble.is_full(),
+        "{what}: does not say that the disk is full"
+    );
+    if node.rig.is_none() {
+        // A start may be tried again; so may anything else, in the same process.
+        node.step(&Step::Open)
+            .unwrap_or_else(|e| panic!("{what}: start: {e:?}"));
+    }
+    let rest = story.steps[at..]
+        .iter()
+        .filter(|s| !matches!(s, Step::Open));
+    let rest: Vec<Step> = rest
+        .take_while(|s| !matches!(s, Step::Close | Step::Die))
+        .cloned()
+        .collect();
+    node.run(&rest)
+        .unwrap_or_else(|e| panic!("{what}: there is room, and yet {e:?}"));
+    let (told, last) = (node.told.clone(), node.rig().moment());
+    drop(node);
+    room_again(&disk.crash(n as u64), story, &told, &last, &what);
+}
+
+/// After a power loss: the last state that was shown, and whole backups.
+fn room_again(lost: &MemoryDisk, story: &Story, told: &Told, last: &rig::Moment, what: &str) {
+    let mut node = Node::on(lost, &story.request);
+    node.start()
+        .unwrap_or_else(|e| panic!("{what}: does not start: {e}"));
+    assert!(
+        node.rig().moment() == *last,
+        "{what}: something that was answered is gone"
+    );
+    oracle::published(lost, &Told::default(), told, what);
+    oracle::goes_on(node, &story.request, what);
+}
+
 #[test]
 fn a_full_disk_refuses_and_goes_on_without_a_restart_once_there_is_room() {
     let story = Story::life();
     let reference = story.reference();
     let takes_room = [OpKind::CreateFile, OpKind::CreateFolder, OpKind::Write];
-    let places = of_kinds(&reference, &takes_room);
-    sweep(sample(places, 30, 2), |n| {
-        let disk = (story.begin)();
-        disk.set_policy(Arc::new(At {
-            number: n as u64,
-            effect: Effect::Full,
-        }));
-        let (mut node, failed) = story.run(&disk);
-        let what = format!(
-            "{}: full at {}, then {failed:?}",
-            story.name, reference.ops[n]
-        );
-        let Some((at, trouble)) = failed else {
-            // It helped itself, or it was nothing that anybody waits for.
-            let told = node.told.clone();
-            drop(node);
-            oracle::check(
-                &disk.crash(n as u64),
-                &reference.told,
-                &told,
-                &story.request,
-                &what,
-            );
-            return;
-        };
-        assert!(
-            trouble.is_full(),
-            "{what}: does not say that the disk is full"
-        );
-        if node.rig.is_none() {
-            // A start may be tried again; so may anything else, in the same process.
-            node.step(&Step::Open)
-                .unwrap_or_else(|e| panic!("{what}: start: {e:?}"));
-        }
-        let rest = story.steps[at..]
-            .iter()
-            .filter(|s| !matches!(s, Step::Open))
-            .cloned();
-        let rest: Vec<Step> = rest
-            .take_while(|s| !matches!(s, Step::Close | Step::Die))
-            .collect();
-        node.run(&rest)
-            .unwrap_or_else(|e| panic!("{what}: there is room, and yet {e:?}"));
-        let (told, last) = (node.told.clone(), node.rig().moment());
-        drop(node);
-        let lost = disk.crash(n as u64);
-        let mut node = Node::on(&lost, &story.request);
-        node.start()
-            .unwrap_or_else(|e| panic!("{what}: does not start: {e}"));
-        assert!(
-            node.rig().moment() == last,
-            "{what}: something that was answered is gone"
-        );
-        oracle::published(&lost, &Told::default(), &told, &what);
-        oracle::goes_on(node, &story.request, &what);
-    });
+    let places = sample(of_kinds(&reference, &takes_room), 25, 2);
+    sweep(places, |n| full_at(&story, &reference, n));
+}
+
+#[test]
+fn a_footer_that_finds_no_room_is_written_later() {
+    let story = Story::life();
+    let reference = story.reference();
+    let footers = of_kinds(&reference, &[OpKind::Write]).into_iter();
+    let footers: Vec<usize> = footers
+        .filter(|n| {
+            let op = &reference.ops[*n];
+            op.len == unisondb_wal::FOOTER_BYTES && op.path.extension().is_some_and(|e| e == "wal")
+        })
+        .collect();
+    assert!(footers.len() >= 6, "{footers:?}");
+    sweep(footers, |n| full_at(&story, &reference, n));
 }

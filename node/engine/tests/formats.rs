@@ -10,18 +10,21 @@
 )]
 
 mod rig;
+mod scenario;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use rig::Rig;
+use scenario::Node;
+use unisondb_engine::start;
 use unisondb_platform::DiskExt;
-use unisondb_platform::memory;
+use unisondb_platform::memory::{self, MemoryDisk, Operation};
 use unisondb_store::image::Image;
 use unisondb_store::trailer::TRAILER_BYTES;
 use unisondb_types::{
     Action, ColumnName, Command, Digest, EntryHash, EntryType, Idempotency, IdempotencyKey, Key,
-    Lsn, Op, RowKey, SegmentId, TxId, TxOperation, Value, codec,
+    Lsn, Op, RowKey, SegmentId, Target, TxId, TxOperation, Value, codec,
 };
 
 /// The tables whose entries count in the digest.
@@ -358,4 +361,63 @@ fn outcomes_keep_their_numbers() {
         assert_eq!(codec::encode(&outcome), bytes, "{outcome:?}");
         assert_eq!(codec::decode::<Outcome>(&bytes).unwrap(), outcome);
     }
+}
+
+/// A line and its checksum in the next.
+fn summed(line: &str) -> String {
+    format!("{line}\ncrc32c {:08x}\n", crc32c::crc32c(line.as_bytes()))
+}
+
+#[test]
+fn the_small_files_are_as_the_documentation_says() {
+    let home = scenario::home();
+    let text = |disk: &MemoryDisk, name: &str| {
+        String::from_utf8(disk.read(&home.join(name), 10_000).unwrap()).unwrap()
+    };
+    let lived = scenario::fresh_disk();
+    let mut node = Node::on(&lived, &rig::request());
+    node.run(&scenario::life()).unwrap();
+    assert_eq!(text(&lived, "ids"), summed("unisondb-ids-1 999999"));
+    assert_eq!(lived.read(&home.join("db/owner"), 100).unwrap().len(), 16);
+    let status = text(&lived, "backup-status.json");
+    assert!(
+        status.ends_with("}\n") && status.lines().count() == 1,
+        "{status}"
+    );
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    for kind in ["wal", "btree"] {
+        for field in ["lastSuccessMicros", "lastBytes"] {
+            assert!(status[kind][field].as_u64() > Some(0), "{status}");
+        }
+        assert_eq!(status[kind]["consecutiveFailures"], 0, "{status}");
+    }
+
+    // What a restore that has just begun has written down.
+    scenario::put_snapshot_in_place(&lived);
+    let target = node.told.snapshot.unwrap().next();
+    let request = start::Request {
+        target: Some(Target::Lsn(target)),
+        ..rig::request()
+    };
+    let whole = lived.kill();
+    Node::on(&whole, &request).start().unwrap();
+    let named = |op: &&Operation| op.to.as_deref() == Some(&home.join("restoring"));
+    let published = whole.log().iter().find(named).unwrap().number;
+    assert!(
+        !whole.exists(&home.join("restoring")).unwrap(),
+        "removed when it is done"
+    );
+    let begun = lived.kill();
+    begun.freeze_at(published + 1);
+    assert!(Node::on(&begun, &request).start().is_err());
+    let restoring = text(&begun.kill(), "restoring");
+    let line = restoring.lines().next().unwrap();
+    assert_eq!(restoring, summed(line));
+    let fields: serde_json::Value = serde_json::from_str(line).unwrap();
+    assert_eq!(fields["target"], serde_json::json!({ "lsn": target.get() }));
+    assert_eq!(fields["first_segment"], 1_000_000);
+    assert_eq!(fields["stamp"], "2025-01-01T00:00:00.000000Z");
+    assert_eq!(fields["lineage"].as_str().unwrap().len(), 32);
+    assert!(fields["raft_id"].as_u64() > Some(0));
+    assert_eq!(fields.as_object().unwrap().len(), 5, "{line}");
 }

@@ -13,7 +13,9 @@ fuzz_target!(|bytes: &[u8]| {
         drop(trailer.verify(bytes));
     }
     drop(check_live(bytes));
-    let Ok(image) = Image::open(bytes) else { return };
+    let Ok(image) = Image::open(bytes) else {
+        return;
+    };
     let sound = image.scan().is_ok();
     let mut before: Option<Vec<u8>> = None;
     for (n, item) in image.iter().take(MOST).enumerate() {

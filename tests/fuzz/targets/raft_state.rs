@@ -9,7 +9,9 @@ use unisondb_platform::memory::MemoryDisk;
 use unisondb_wal::raft_state::{self, Found, RaftStateFile, SLOT_BYTES};
 
 fuzz_target!(|input: &[u8]| {
-    let Some((mode, bytes)) = input.split_first() else { return };
+    let Some((mode, bytes)) = input.split_first() else {
+        return;
+    };
     let mut bytes = bytes.to_vec();
     if mode & 1 == 1 {
         for slot in bytes.chunks_exact_mut(SLOT_BYTES) {
@@ -29,6 +31,9 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(file.state(), state);
     for _ in 0..3 {
         file.write(state).expect("a sound disk");
-        assert_eq!(raft_state::read(&disk, path).expect("a sound disk"), Found::Valid(state));
+        assert_eq!(
+            raft_state::read(&disk, path).expect("a sound disk"),
+            Found::Valid(state)
+        );
     }
 });

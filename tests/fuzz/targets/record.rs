@@ -9,7 +9,9 @@ use unisondb_types::{
 };
 
 fuzz_target!(|input: &[u8]| {
-    let Some((what, bytes)) = input.split_first() else { return };
+    let Some((what, bytes)) = input.split_first() else {
+        return;
+    };
     if let Some(kind) = Kind::from_number(u16::from(*what)) {
         let record = Record {
             lsn: Lsn::FIRST,
@@ -21,7 +23,11 @@ fuzz_target!(|input: &[u8]| {
         };
         if let Ok(command) = record.command() {
             assert_eq!(command.kind(), kind);
-            assert_eq!(command.payload(), record.payload, "one encoding for {command:?}");
+            assert_eq!(
+                command.payload(),
+                record.payload,
+                "one encoding for {command:?}"
+            );
         }
     }
     one::<Action>(bytes);
@@ -36,6 +42,11 @@ fuzz_target!(|input: &[u8]| {
 
 fn one<T: bincode::Encode + bincode::Decode<()>>(bytes: &[u8]) {
     if let Ok(value) = codec::decode::<T>(bytes) {
-        assert_eq!(codec::encode(&value), bytes, "{}", std::any::type_name::<T>());
+        assert_eq!(
+            codec::encode(&value),
+            bytes,
+            "{}",
+            std::any::type_name::<T>()
+        );
     }
 }

@@ -8,16 +8,25 @@ use unisondb_api::body::request::{
 };
 use unisondb_api::{Cursor, Query, Route, base64, lenient, percent};
 
-const METHODS: [Method; 5] =
-    [Method::GET, Method::HEAD, Method::PUT, Method::POST, Method::DELETE];
+const METHODS: [Method; 5] = [
+    Method::GET,
+    Method::HEAD,
+    Method::PUT,
+    Method::POST,
+    Method::DELETE,
+];
 
 fuzz_target!(|input: &[u8]| {
-    let Some((which, bytes)) = input.split_first() else { return };
+    let Some((which, bytes)) = input.split_first() else {
+        return;
+    };
     body(bytes);
     if let Some(mended) = lenient::mend(bytes) {
         body(&mended);
     }
-    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
     let method = &METHODS[usize::from(*which) % METHODS.len()];
     if let Ok(route) = Route::parse(method, text) {
         assert!(!route.pattern().is_empty());

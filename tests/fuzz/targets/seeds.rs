@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use unisondb_engine::start::{self, Folders, Opened, Request};
-use unisondb_platform::memory;
 use unisondb_platform::DiskExt;
+use unisondb_platform::memory;
 use unisondb_types::{
     Action, ClusterId, Command, EntryType, Idempotency, IdempotencyKey, Key, Op, Outcome, RowKey,
     SegmentId, TxId, TxOperation, Value, codec,
@@ -26,7 +26,11 @@ fn main() {
             }
             "snapshot" => {
                 seed("image", "snapshot", &bytes);
-                seed("trailer", "snapshot", &prefixed(0, &bytes[bytes.len() - 4096..]));
+                seed(
+                    "trailer",
+                    "snapshot",
+                    &prefixed(0, &bytes[bytes.len() - 4096..]),
+                );
                 seed("sources", "snapshot", &prefixed(2 + (2 << 2), &bytes));
             }
             "raft.state" => {
@@ -42,7 +46,11 @@ fn main() {
         "ab".repeat(16)
     );
     seed("start", "restoring", &prefixed(131, restoring.as_bytes()));
-    seed("start", "recovery", b"\x02target_time = \"2025-01-08T14:30:00Z\"\nexclusive = true\n");
+    seed(
+        "start",
+        "recovery",
+        b"\x02target_time = \"2025-01-08T14:30:00Z\"\nexclusive = true\n",
+    );
     for (name, text) in [
         ("stamp", "2025-01-08T15:30:00.000001+01:00"),
         ("namespace", "users-1"),
@@ -55,9 +63,15 @@ fn main() {
         ("path", "\0/api/v1/users/kv/a%2Fb%00"),
         ("query", "\0prefix=a%20b&limit=10&reverse=true&columns=a,b"),
         ("put", "\0{\"value\":\"aGVsbG8=\"}"),
-        ("batch", "\0{\"operation\":\"put\",\"items\":[{\"key\":\"a\",\"value\":\"aGVsbG8=\"}]}"),
+        (
+            "batch",
+            "\0{\"operation\":\"put\",\"items\":[{\"key\":\"a\",\"value\":\"aGVsbG8=\"}]}",
+        ),
         ("row", "\0{\"columns\":{\"a\":\"MQ==\",\"b\":\"Mg==\"}}"),
-        ("backup", "\0{\"afterSegmentId\":42,\"backupDir\":\"wal/daily\",\"seal\":true}"),
+        (
+            "backup",
+            "\0{\"afterSegmentId\":42,\"backupDir\":\"wal/daily\",\"seal\":true}",
+        ),
         ("begin", "\0{\"operation\":\"put\",\"entryType\":\"kv\"}"),
     ] {
         seed("request", name, text.as_bytes());
@@ -88,8 +102,12 @@ fn live() -> Vec<(&'static str, Vec<u8>)> {
         create: Some(ClusterId::from_bytes([9; 16])),
         ..Request::default()
     };
-    let Opened { engine, mut applier, term, .. } =
-        start::open(&platform, &folders, &request).expect("an empty folder");
+    let Opened {
+        engine,
+        mut applier,
+        term,
+        ..
+    } = start::open(&platform, &folders, &request).expect("an empty folder");
     let mut made = Vec::new();
     for (name, command) in commands() {
         let (kind, payload) = (command.kind(), command.payload());
@@ -97,7 +115,9 @@ fn live() -> Vec<(&'static str, Vec<u8>)> {
         made.push((name, prefixed(number, &payload)));
         let wal = engine.wal();
         let now = platform.clock.now();
-        let mut entries = wal.append(term, now, &[(kind, payload)]).expect("a sound disk");
+        let mut entries = wal
+            .append(term, now, &[(kind, payload)])
+            .expect("a sound disk");
         wal.commit(wal.sync().expect("a sound disk"));
         applier.apply(&entries.remove(0)).expect("a record");
     }
@@ -105,14 +125,24 @@ fn live() -> Vec<(&'static str, Vec<u8>)> {
     let wal = engine.wal();
     let checked = [(check.kind(), check.payload())];
     made.push(("check", prefixed(4, &checked[0].1)));
-    let mut entries = wal.append(term, platform.clock.now(), &checked).expect("a sound disk");
+    let mut entries = wal
+        .append(term, platform.clock.now(), &checked)
+        .expect("a sound disk");
     wal.commit(wal.sync().expect("a sound disk"));
     applier.apply(&entries.remove(0)).expect("a record");
-    let begun = wal.read(unisondb_types::Lsn::FIRST, 1).expect("a record").remove(0);
+    let begun = wal
+        .read(unisondb_types::Lsn::FIRST, 1)
+        .expect("a record")
+        .remove(0);
     made.push(("lineage", prefixed(1, &begun.record.payload)));
-    let outcome = Outcome::Committed { checksum: Some(7), processed: 3 };
+    let outcome = Outcome::Committed {
+        checksum: Some(7),
+        processed: 3,
+    };
     made.push(("outcome", prefixed(0, &codec::encode(&outcome))));
-    engine.backup_snapshot("base.db", engine.applied()).expect("a sound disk");
+    engine
+        .backup_snapshot("base.db", engine.applied())
+        .expect("a sound disk");
     for (name, path) in [
         ("segment", home.join("wal/000000001.wal")),
         ("raft.state", home.join("wal/raft.state")),
@@ -127,13 +157,22 @@ fn live() -> Vec<(&'static str, Vec<u8>)> {
 fn commands() -> Vec<(&'static str, Command)> {
     let key = |text: &str| Key::new(text.as_bytes().to_vec()).expect("a key");
     let value = |text: &str| Value::new(text.as_bytes().to_vec());
-    let user = |action| Command::User { idempotency: None, action };
+    let user = |action| Command::User {
+        idempotency: None,
+        action,
+    };
     let row = RowKey::new("row").expect("a row key");
     let column = unisondb_types::ColumnName::new("column").expect("a name");
     let id = TxId::from_bytes([1; 16]);
     let ops = vec![
-        Op::KvPut { key: key("a"), value: value("1") },
-        Op::RowPut { row, columns: vec![(column, value("2"))] },
+        Op::KvPut {
+            key: key("a"),
+            value: value("1"),
+        },
+        Op::RowPut {
+            row,
+            columns: vec![(column, value("2"))],
+        },
         Op::KvDelete { key: key("b") },
     ];
     let idempotency = Idempotency {
@@ -144,10 +183,24 @@ fn commands() -> Vec<(&'static str, Command)> {
         conditions: vec![unisondb_types::Condition::KvAbsent(key("a"))],
         ops,
     };
-    let begin = Action::Begin { id, operation: TxOperation::Put, entry_type: EntryType::Lob };
-    let chunk = Action::Chunk { id, key: key("object"), data: value("some bytes") };
+    let begin = Action::Begin {
+        id,
+        operation: TxOperation::Put,
+        entry_type: EntryType::Lob,
+    };
+    let chunk = Action::Chunk {
+        id,
+        key: key("object"),
+        data: value("some bytes"),
+    };
     vec![
-        ("write", Command::User { idempotency: Some(idempotency), action: write }),
+        (
+            "write",
+            Command::User {
+                idempotency: Some(idempotency),
+                action: write,
+            },
+        ),
         ("begin", user(begin)),
         ("chunk", user(chunk)),
         ("commit", user(Action::Commit { id })),

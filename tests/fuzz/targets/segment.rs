@@ -11,7 +11,9 @@ use unisondb_types::Lsn;
 use unisondb_wal::{FOOTER_BYTES, FRAME_HEADER_BYTES, HEADER_BYTES, SegmentReader};
 
 fuzz_target!(|input: &[u8]| {
-    let Some((mode, bytes)) = input.split_first() else { return };
+    let Some((mode, bytes)) = input.split_first() else {
+        return;
+    };
     let mut bytes = bytes.to_vec();
     if mode & 1 == 1 {
         mend(&mut bytes);
@@ -27,9 +29,17 @@ fuzz_target!(|input: &[u8]| {
     let (folder, path) = (Path::new("/"), Path::new("/000000001.wal"));
     disk.publish(path, &bytes).expect("a boundless disk");
     let verified = unisondb_wal::verify(&disk, path);
-    assert_eq!(read.is_ok(), verified.is_ok(), "both read the same: {read:?}, {verified:?}");
+    assert_eq!(
+        read.is_ok(),
+        verified.is_ok(),
+        "both read the same: {read:?}, {verified:?}"
+    );
     unisondb_wal::survey(&disk, folder).expect("what is wrong stands with the file");
-    drop(unisondb_wal::chain_at(&disk, path, Lsn::new(u64::from(*mode))));
+    drop(unisondb_wal::chain_at(
+        &disk,
+        path,
+        Lsn::new(u64::from(*mode)),
+    ));
 });
 
 /// Puts the right checksum into the header, each frame as far as they adjoin, and the footer.
@@ -49,7 +59,9 @@ fn mend(bytes: &mut [u8]) {
         }
         let payload = u32::from_le_bytes(head[4..8].try_into().expect("four bytes")) as usize;
         let end = at + FRAME_HEADER_BYTES + payload;
-        let Some(frame) = bytes.get(at + 4..end) else { return };
+        let Some(frame) = bytes.get(at + 4..end) else {
+            return;
+        };
         seed = crc32c::crc32c_append(seed, frame);
         bytes[at..at + 4].copy_from_slice(&seed.to_le_bytes());
         at = end;

@@ -11,11 +11,19 @@ use unisondb_platform::memory::MemoryDisk;
 use unisondb_platform::{Disk, DiskExt};
 use unisondb_types::Target;
 
-const NAMES: [&str; 6] =
-    ["000000001.wal", "000000001.wal.gz", "a.zst", "base.db", "all.tar", "all.tar.gz"];
+const NAMES: [&str; 6] = [
+    "000000001.wal",
+    "000000001.wal.gz",
+    "a.zst",
+    "base.db",
+    "all.tar",
+    "all.tar.gz",
+];
 
 fuzz_target!(|input: &[u8]| {
-    let Some((mode, bytes)) = input.split_first() else { return };
+    let Some((mode, bytes)) = input.split_first() else {
+        return;
+    };
     let packed = match mode & 3 {
         1 => {
             let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -29,8 +37,13 @@ fuzz_target!(|input: &[u8]| {
     let folder = PathBuf::from("/backups");
     disk.create_folder(&folder).expect("a boundless disk");
     let name = NAMES[usize::from(mode >> 2) % NAMES.len()];
-    disk.publish(&folder.join(name), &packed).expect("a boundless disk");
-    drop(restore::verify::verify(&disk, std::slice::from_ref(&folder), &|_| {}));
+    disk.publish(&folder.join(name), &packed)
+        .expect("a boundless disk");
+    drop(restore::verify::verify(
+        &disk,
+        std::slice::from_ref(&folder),
+        &|_| {},
+    ));
     let request = Request {
         data_dir: Path::new("/data").to_owned(),
         namespace: "users".parse().expect("a namespace"),

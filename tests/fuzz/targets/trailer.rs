@@ -6,7 +6,9 @@ use unisondb_store::Trailer;
 use unisondb_store::trailer::{MAGIC, TRAILER_BYTES};
 
 fuzz_target!(|input: &[u8]| {
-    let Some((mode, bytes)) = input.split_first() else { return };
+    let Some((mode, bytes)) = input.split_first() else {
+        return;
+    };
     let mut page = [0; TRAILER_BYTES];
     let len = bytes.len().min(TRAILER_BYTES);
     page[..len].copy_from_slice(&bytes[..len]);

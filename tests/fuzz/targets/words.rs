@@ -25,7 +25,10 @@ fuzz_target!(|text: &str| {
     }
     if let Ok(namespace) = text.parse::<Namespace>() {
         let name = namespace.as_str();
-        assert!(!name.contains(['/', '.', '\0']), "one component of a path: {name:?}");
+        assert!(
+            !name.contains(['/', '.', '\0']),
+            "one component of a path: {name:?}"
+        );
     }
 });
 

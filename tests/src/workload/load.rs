@@ -19,6 +19,8 @@ pub struct Scale {
     pub object: u64,
     /// Restores to an LSN, and as many to a time.
     pub restores: usize,
+    /// Restored nodes that go on, each from the one before.
+    pub forks: u64,
     /// Flags of the server.
     pub flags: &'static [&'static str],
 }
@@ -37,6 +39,7 @@ impl Scale {
             kills: 1,
             object: 3 << 20,
             restores: 4,
+            forks: 2,
             flags: &["--segment-size", "256KiB", "--flush-bytes", "256KiB"],
         };
         match (
@@ -49,6 +52,7 @@ impl Scale {
                 kills: 2,
                 object: 300 << 20,
                 restores: 20,
+                forks: 3,
                 flags: &["--segment-size", "16MiB"],
                 ..small
             },
@@ -61,6 +65,7 @@ impl Scale {
                     kills: (seconds / 10).max(1),
                     object: 32 << 20,
                     restores: 8,
+                    forks: 3,
                     flags: &["--segment-size", "1MiB", "--flush-bytes", "1MiB"],
                     ..small
                 }

@@ -57,6 +57,9 @@ pub(super) fn carry_out(
     if plan.action != Action::ReadOnly {
         ground.folders_there()?;
         ground.set_aside(&found, &plan.aside)?;
+        for id in &plan.damaged {
+            ground.move_to("wal.damaged", &id.file_name())?;
+        }
     }
     let mut notes = plan.notes.clone();
     match plan.action {
@@ -135,7 +138,12 @@ impl Ground<'_> {
     }
 
     pub(super) fn move_aside(&self, lineage: LineageId, name: &str) -> Result<(), StartError> {
-        let folder = self.places.home.join(format!("wal.lineage-{lineage}"));
+        self.move_to(&format!("wal.lineage-{lineage}"), name)
+    }
+
+    /// Moves a file out of `wal/` into a folder beside it, whatever lies there already.
+    fn move_to(&self, folder: &str, name: &str) -> Result<(), StartError> {
+        let folder = self.places.home.join(folder);
         self.disk()
             .create_folders(&folder)
             .map_err(|e| StartError::io(&folder, e))?;

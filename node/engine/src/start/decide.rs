@@ -19,6 +19,8 @@ pub struct Plan {
     pub keep: Vec<SegmentId>,
     /// Segments that do not belong to this history: moved to `wal.lineage-ID/`.
     pub aside: Vec<SegmentId>,
+    /// Files of segments below those, too damaged to say what they are: moved to `wal.damaged/`.
+    pub damaged: Vec<SegmentId>,
     /// What an operator should know.
     pub notes: Vec<Note>,
 }
@@ -100,8 +102,16 @@ pub(super) fn decide(
         action: Action::GoOn,
         keep: path.keep.clone(),
         aside: path.aside.clone(),
+        damaged: path.damaged_below(found),
         notes,
     };
+    for id in &plan.damaged {
+        let text = format!(
+            "{}; it and what lies before it cannot be backed up any more: moved aside. Way out: put a backup of it and of the segments before it back into wal/, then restart",
+            found.bad[id]
+        );
+        plan.notes.push(note("damaged", id.to_string(), text, true));
+    }
     let has_vote = !matches!(found.raft, raft_state::Found::Missing);
 
     if let Some(restoring) = &found.restoring {
@@ -420,6 +430,13 @@ fn lowest_missing(found: &Findings, above: &Found, missing: SegmentId) -> Segmen
 }
 
 impl Path {
+    /// Segments too damaged to be told what they are, below all that is needed. (One above is not
+    /// passed over: it may hold acknowledged records, so opening the log refuses and names it.)
+    fn damaged_below(&self, found: &Findings) -> Vec<SegmentId> {
+        let first = self.keep.first().copied().unwrap_or(SegmentId::ZERO);
+        found.bad.range(..first).map(|(id, _)| *id).collect()
+    }
+
     /// Nothing is missing between the state and the end of the log.
     fn whole(&self, found: &Findings) -> Result<(), StartError> {
         match self.gap {
