@@ -435,5 +435,10 @@ fn an_old_segment_with_a_rotten_header_is_named_and_does_not_stop_a_start() {
         "{:?}",
         rig.notes
     );
-    assert!(w.home.join("wal.damaged").join(old.file_name().unwrap()).exists());
+    assert!(
+        w.home
+            .join("wal.damaged")
+            .join(old.file_name().unwrap())
+            .exists()
+    );
 }

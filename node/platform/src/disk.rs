@@ -257,7 +257,10 @@ impl<D: Disk + ?Sized> DiskExt for D {
         match self.meta(path) {
             // It may have been made just before a kill, and its name never synced (P1).
             Ok(m) if m.kind == EntryKind::Folder => {
-                return match path.parent().map_or(Ok(()), |parent| self.sync_folder(parent)) {
+                return match path
+                    .parent()
+                    .map_or(Ok(()), |parent| self.sync_folder(parent))
+                {
                     // A parent that we may not even list is one that we made nothing in.
                     Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
                     synced => synced,

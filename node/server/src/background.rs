@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use unisondb_http::Note;
 use unisondb_platform::{OffloadExt as _, Platform};
 use unisondb_types::{Namespace, SegmentId, Stamp};
 use unisondb_wal::{SegmentInfo, SegmentState};

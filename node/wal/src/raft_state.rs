@@ -241,7 +241,9 @@ fn decode(slot: &[u8]) -> Option<(RaftState, u64)> {
         voted_for: (flags & VOTED != 0).then_some(u64_at(b, 40)),
         committed: flags & COMMITTED != 0,
     };
-    (encode(&state, generation) == *b).then_some((state, generation))
+    // No life is long enough to write so many: a slot that leaves no room for a next one is none.
+    let sound = generation < u64::MAX && encode(&state, generation) == *b;
+    sound.then_some((state, generation))
 }
 
 #[cfg(test)]
@@ -262,6 +264,12 @@ mod tests {
             voted_for: Some(3),
             committed: true,
         }
+    }
+
+    #[test]
+    fn a_generation_that_cannot_be_followed_is_no_slot() {
+        assert!(decode(&encode(&state(5), u64::MAX - 1)).is_some());
+        assert!(decode(&encode(&state(5), u64::MAX)).is_none());
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub struct Applier {
     shared: Arc<Shared>,
     position: Position,
     history: Arc<LineageRecord>,
+    /// A segment is confirmed, and a full disk has kept its footer from being written.
+    footers_owed: bool,
 }
 
 impl Applier {
@@ -48,6 +50,7 @@ impl Applier {
             shared,
             position,
             history,
+            footers_owed: false,
         }
     }
 
@@ -149,6 +152,9 @@ impl Applier {
 
     /// What follows once a record is applied: the log's part of it.
     fn after(&mut self, record: &Record) -> Result<(), Error> {
+        if self.footers_owed {
+            self.seal_confirmed()?;
+        }
         match record.kind {
             // A `Seal` that named the active segment has ended it: take its sum now, not when
             // (and if) the next record comes.

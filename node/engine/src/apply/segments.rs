@@ -12,6 +12,7 @@ use crate::state::entry;
 use crate::state::position::Position;
 use crate::state::rows::SegmentRow;
 use crate::state::table;
+use crate::state::view;
 
 impl Applier {
     /// The next record stands in another segment: the one before has ended where the state is now.
@@ -137,9 +138,36 @@ impl Applier {
         };
         self.shared.checks.lock().done(check.segment);
         if self.shared.wal.segment(check.segment).is_some() {
-            self.shared.wal.seal(check.segment, check.digest)?;
+            self.seal_confirmed()
+        } else {
+            self.shared.sealed.send_replace(check.segment);
+            Ok(())
         }
-        self.shared.sealed.send_replace(check.segment);
+    }
+
+    /// Writes the footers that are due, oldest first. A full disk puts them off, it stops nothing:
+    /// the next record tries again.
+    pub(super) fn seal_confirmed(&mut self) -> Result<(), Error> {
+        self.footers_owed = false;
+        for info in self.shared.wal.unsealed_ended() {
+            let key = table::segment(info.id);
+            let Some(bytes) = view::get(&self.shared.memtable, &self.shared.store, &key)? else {
+                return Ok(());
+            };
+            let row: SegmentRow = decoded(&key, entry::open(&key, &bytes)?.payload)?;
+            if !row.checked {
+                return Ok(());
+            }
+            match self.shared.wal.seal(info.id, row.digest) {
+                Err(e @ unisondb_wal::Error::Full { .. }) => {
+                    tracing::warn!(segment = %info.id, error = %e, "its footer waits for room");
+                    self.footers_owed = true;
+                    return Ok(());
+                }
+                sealed => drop(sealed?),
+            }
+            self.shared.sealed.send_replace(info.id);
+        }
         Ok(())
     }
 }

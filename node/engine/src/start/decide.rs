@@ -374,7 +374,7 @@ fn path(found: &Findings, namespace: &Namespace) -> Result<Path, StartError> {
     }
     keep.reverse();
     // A log that ends below the state says nothing about what follows it.
-    let last = found.segments[tip].info.last_lsn.unwrap_or(Lsn::ZERO);
+    let last = end_of(&found.segments[tip]);
     if gap.is_none() && last < at {
         return Ok(Path {
             keep: Vec::new(),
@@ -429,6 +429,13 @@ fn lowest_missing(found: &Findings, above: &Found, missing: SegmentId) -> Segmen
         .unwrap_or(begin.max(SegmentId::FIRST))
 }
 
+/// The last record at or before the end of a segment. One that has just begun has none of its own:
+/// the log ends with the record before it.
+fn end_of(segment: &Found) -> Lsn {
+    let info = &segment.info;
+    info.last_lsn.unwrap_or(info.header.first_lsn.prev())
+}
+
 impl Path {
     /// Segments too damaged to be told what they are, below all that is needed. (One above is not
     /// passed over: it may hold acknowledged records, so opening the log refuses and names it.)
@@ -452,10 +459,8 @@ impl Path {
 
     /// The last record of the log.
     fn end(&self, found: &Findings) -> Lsn {
-        let last = self
-            .keep
+        self.keep
             .last()
-            .and_then(|id| found.segments[id].info.last_lsn);
-        last.unwrap_or(Lsn::ZERO)
+            .map_or(Lsn::ZERO, |id| end_of(&found.segments[id]))
     }
 }

@@ -255,7 +255,9 @@ fn end_at_fork(
     let dir = &ground.places.wal;
     let mut end = (p.segment, p.chain, p.chain_lsn);
     // Afresh: opening the log has rewritten what was not sealed.
-    for surveyed in unisondb_wal::survey(ground.disk(), dir)?.segments {
+    // The newest first: what is left after a crash is then still one log without a hole.
+    let segments = unisondb_wal::survey(ground.disk(), dir)?.segments;
+    for surveyed in segments.into_iter().rev() {
         let id = surveyed.id;
         let info = surveyed.found.map_err(|source| {
             StartError::Engine(

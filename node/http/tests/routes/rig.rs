@@ -345,13 +345,14 @@ impl Host for FakeHost {
         })
     }
     fn about(&self) -> About {
+        let switches = self.switches.lock().unwrap();
         About {
             node: "node-1".into(),
             role: "leader",
             cluster: Some(CLUSTER),
-            isolated: self.switches.lock().unwrap().isolated,
-            ignores_cluster: self.switches.lock().unwrap().ignores_cluster,
-            unnamed: self.switches.lock().unwrap().unnamed.clone(),
+            isolated: switches.isolated,
+            ignores_cluster: switches.ignores_cluster,
+            unnamed: switches.unnamed.clone(),
             version: "0.1.0",
             data_dir: self.data.clone(),
             durability: "always",
