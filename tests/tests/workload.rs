@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use unisondb_tests::build;
 use unisondb_tests::http::Client;
 use unisondb_tests::node::Node;
 use unisondb_tests::workload::archive::{self, Archive, Digests};
@@ -401,6 +402,8 @@ impl Run {
 
 #[test]
 fn a_real_workload_survives_kills_and_is_restored_to_any_moment() {
+    // Not on the run's time.
+    build::binaries();
     let seed = seed();
     let scale = Scale::from_environment();
     let folder =

@@ -70,7 +70,7 @@ impl Engine {
         before.wait()?;
         let (done, result) = std::sync::mpsc::sync_channel(1);
         let shared = self.0.clone();
-        self.0.platform.offload.run(Box::new(move || {
+        let job: Job = Box::new(move || {
             let result = {
                 let _held = shared.flusher.hold();
                 flush_once(&shared)
@@ -79,8 +79,14 @@ impl Engine {
             drop(shared);
             // Nobody waits after a replay that failed.
             drop(done.send(result));
-        }));
-        before.0 = Some(result);
+        });
+        let job = Arc::new(Mutex::new(Some(job)));
+        let taken = job.clone();
+        self.0
+            .platform
+            .offload
+            .run(Box::new(move || run_once(&taken)));
+        before.0 = Some((job, result));
         Ok(())
     }
 
@@ -125,22 +131,39 @@ impl Engine {
     }
 }
 
+/// Work that whoever comes first does.
+type Job = Box<dyn FnOnce() + Send>;
+
+fn run_once(job: &Mutex<Option<Job>>) {
+    let job = job.lock().take();
+    if let Some(job) = job {
+        job();
+    }
+}
+
 /// A flush that runs beside its caller.
 #[derive(Default)]
-pub(crate) struct Beside(Option<std::sync::mpsc::Receiver<Result<(), Error>>>);
+pub(crate) struct Beside(
+    Option<(
+        Arc<Mutex<Option<Job>>>,
+        std::sync::mpsc::Receiver<Result<(), Error>>,
+    )>,
+);
 
 impl Beside {
-    /// Waits until it is done.
+    /// Waits until it is done; does it here if no thread has taken it yet, so that a pool full of
+    /// those who wait cannot stand still.
     ///
     /// # Errors
     /// What it failed with.
     pub(crate) fn wait(&mut self) -> Result<(), Error> {
-        match self.0.take() {
-            None => Ok(()),
-            Some(result) => result
-                .recv()
-                .unwrap_or_else(|_| Err(Error::Stopped("a flush was given up".to_owned()))),
-        }
+        let Some((job, result)) = self.0.take() else {
+            return Ok(());
+        };
+        run_once(&job);
+        result
+            .recv()
+            .unwrap_or_else(|_| Err(Error::Stopped("a flush was given up".to_owned())))
     }
 }
 

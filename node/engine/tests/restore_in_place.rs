@@ -442,3 +442,147 @@ fn an_old_segment_with_a_rotten_header_is_named_and_does_not_stop_a_start() {
             .exists()
     );
 }
+
+/// A damaged byte in the middle of a segment's frames.
+fn rot(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_new_target_replaces_that_of_a_restore_that_failed() {
+    let w = world();
+    w.put_snapshot();
+    w.put_archive();
+    let all = segments(&w.home.join("wal"));
+    rot(&all[all.len() - 2]);
+    assert!(w.open(&request()).is_err());
+    assert!(w.home.join("restoring").exists());
+    let target = *w.model.at.range(w.snapshot_lsn.next()..).nth(5).unwrap().0;
+    w.put_snapshot();
+    w.put_archive();
+    let rig = w.open(&w.to(Target::Lsn(target))).unwrap();
+    rig::same(&rig.keys(), &w.model.at[&target].keys);
+    assert_eq!(rig.engine.history().parent.as_ref().unwrap().fork, target);
+}
+
+/// A history with a fork inside a sealed segment, and all its segments in the archive.
+fn forked() -> (World, Model, SegmentId) {
+    let w = world();
+    let target = Lsn::new(w.snapshot_lsn.get() + 20);
+    let target = *w.model.at.range(target..).next().unwrap().0;
+    w.put_snapshot();
+    w.put_archive();
+    let mut rig = w.open(&w.to(Target::Lsn(target))).unwrap();
+    let first = rig.engine.wal().active().id;
+    rig.model = w.model.clone();
+    rig.model.at.retain(|lsn, _| *lsn <= target);
+    for i in 0..60 {
+        rig.put(
+            &format!("after{i}"),
+            "a value of some length to fill segments",
+        )
+        .unwrap();
+    }
+    rig.seal().unwrap();
+    rig.engine
+        .backup_wal(SegmentId::ZERO, "wal/archive")
+        .unwrap();
+    let model = rig.model.clone();
+    rig.close();
+    (w, model, first)
+}
+
+#[test]
+fn a_lineage_without_its_first_segment_is_never_passed_over() {
+    let (w, model, first) = forked();
+    for rotten in [false, true] {
+        w.put_snapshot();
+        w.put_archive();
+        let path = w.home.join("wal").join(first.file_name());
+        if rotten {
+            let mut bytes = fs::read(&path).unwrap();
+            bytes[300] ^= 1;
+            fs::write(&path, bytes).unwrap();
+        } else {
+            fs::remove_file(&path).unwrap();
+        }
+        let before: Vec<_> = segments(&w.home.join("wal"));
+        assert!(w.open(&request()).is_err(), "rotten: {rotten}");
+        assert_eq!(segments(&w.home.join("wal")), before, "nothing was moved");
+        assert!(!w.home.join("restoring").exists(), "nothing was begun");
+        // With the good segment back, all is there.
+        fs::copy(w.archive.join(first.file_name()), &path).unwrap();
+        let rig = w.open(&request()).unwrap();
+        rig::same(&rig.keys(), &model.at.values().next_back().unwrap().keys);
+        rig.close();
+        fs::remove_dir_all(w.home.join("db")).unwrap();
+        fs::create_dir(w.home.join("db")).unwrap();
+    }
+}
+
+#[test]
+fn what_a_target_cuts_off_the_live_log_is_kept_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = rig::home(dir.path());
+    let platform = real::platform();
+    let mut rig = Rig::open(&platform, &home).unwrap();
+    rig.put("a", "1").unwrap();
+    let through = rig.seal().unwrap();
+    let snapshot = rig.engine.backup_snapshot("s.db", through).unwrap();
+    let target = rig.put("b", "2").unwrap();
+    rig.put("c", "3").unwrap();
+    let lineage = rig.engine.lineage();
+    rig.close();
+    fs::remove_dir_all(home.join("db")).unwrap();
+    fs::create_dir(home.join("db")).unwrap();
+    fs::copy(&snapshot.path, home.join("db/data.mdb")).unwrap();
+    let to = Request {
+        target: Some(Target::Lsn(target)),
+        ..request()
+    };
+    let rig = Rig::open_with(&platform, &home, &to).unwrap();
+    assert_eq!(rig.keys().len(), 2);
+    let kept = home.join(format!("wal.lineage-{lineage}"));
+    let found = segments(&kept).iter().any(|p| {
+        let mut reader = unisondb_wal::SegmentReader::open(platform.disk.as_ref(), p).unwrap();
+        std::iter::from_fn(|| reader.next().unwrap()).any(|e| e.record.lsn > target)
+    });
+    assert!(
+        found,
+        "the records behind the target lie in {}",
+        kept.display()
+    );
+}
+
+#[test]
+fn a_missing_old_segment_under_a_live_state_is_told() {
+    let w = world();
+    let all = segments(&w.home.join("wal"));
+    fs::remove_file(&all[2]).unwrap();
+    let rig = w.open(&request()).unwrap();
+    rig::same(&rig.keys(), &w.model.at[&w.last].keys);
+    assert!(
+        rig.notes.iter().any(|n| n.field == "gap" && n.degraded),
+        "{:?}",
+        rig.notes
+    );
+}
+
+#[test]
+fn a_copy_cut_before_its_header_ends_the_log_before_it() {
+    let w = world();
+    w.put_snapshot();
+    w.put_archive();
+    let all = segments(&w.home.join("wal"));
+    fs::write(all.last().unwrap(), b"").unwrap();
+    let rig = w.open(&request()).unwrap();
+    assert!(
+        rig.notes.iter().any(|n| n.field == "damaged" && n.degraded),
+        "{:?}",
+        rig.notes
+    );
+    assert!(rig.engine.history().parent.as_ref().unwrap().fork > w.snapshot_lsn);
+}

@@ -3,7 +3,7 @@
 //!
 //! Promises: nothing is purged that is not sealed and flushed, nor the newest sealed segment, nor
 //! what a snapshot of the last hour or a hold needs (D10). Segments go by the age of their last
-//! record; when all logs together fill more than their share of the volume, the oldest go early,
+//! record, by the time of their log: a wall clock that jumps ages nothing; when all logs together fill more than their share of the volume, the oldest go early,
 //! with a warning and `wal_purged_early_total`.
 
 use std::path::Path;
@@ -93,9 +93,8 @@ async fn tick(registry: Registry) {
 
 /// Aborts transactions that were idle or open for too long.
 async fn expire(registry: Registry) {
-    let now = registry.platform_of().clock.now();
     for lane in registry.lanes() {
-        let expired = match lane.engine().expired_transactions(now) {
+        let expired = match lane.engine().expired_transactions(lane.log_now()) {
             Ok(expired) => expired,
             Err(error) => {
                 tracing::warn!(namespace = %lane.engine().namespace(), %error, "transactions cannot be looked through");
@@ -155,6 +154,8 @@ struct Candidate {
     id: SegmentId,
     bytes: u64,
     last: Stamp,
+    /// By the time of its own log.
+    age_micros: u64,
 }
 
 /// Removes what need not be kept.
@@ -168,13 +169,12 @@ fn purge_now(registry: &Registry) {
     let config = registry.config();
     let platform = registry.platform_of();
     let lanes = registry.lanes();
-    let now = platform.clock.now();
     let mut candidates = Vec::new();
     let mut held = 0;
     for (at, lane) in lanes.iter().enumerate() {
         let segments = lane.engine().wal().segments();
         held += segments.iter().map(|s| s.bytes).sum::<u64>();
-        candidates.extend(may_go(at, lane, &segments, now));
+        candidates.extend(may_go(at, lane, &segments));
     }
     let most = share_of_volume(
         platform,
@@ -182,7 +182,7 @@ fn purge_now(registry: &Registry) {
         config.wal_retention_share,
     );
     let keep = micros(config.wal_retention);
-    let (by_age, early) = choose(candidates, now, keep, held, most);
+    let (by_age, early) = choose(candidates, keep, held, most);
     for (at, lane) in lanes.iter().enumerate() {
         let newest = |chosen: &[Candidate]| {
             let mine = chosen.iter().filter(|c| c.lane == at).map(|c| c.id);
@@ -216,7 +216,8 @@ fn early_purge(namespace: &Namespace, up_to: SegmentId, share: &str) {
 }
 
 /// Segments of one log that nothing needs, oldest first; without regard to their age.
-fn may_go(at: usize, lane: &Lane, segments: &[SegmentInfo], now: Stamp) -> Vec<Candidate> {
+fn may_go(at: usize, lane: &Lane, segments: &[SegmentInfo]) -> Vec<Candidate> {
+    let now = lane.log_now();
     let flushed = lane.engine().positions().flushed;
     let status = lane.engine().backup_status();
     // Whoever took a snapshot lately will want what was written since: what it needs is younger.
@@ -234,6 +235,7 @@ fn may_go(at: usize, lane: &Lane, segments: &[SegmentInfo], now: Stamp) -> Vec<C
         id: s.id,
         bytes: s.bytes,
         last: s.last_stamp,
+        age_micros: now.micros_since(s.last_stamp),
     })
     .collect()
 }
@@ -241,7 +243,6 @@ fn may_go(at: usize, lane: &Lane, segments: &[SegmentInfo], now: Stamp) -> Vec<C
 /// Which of the candidates go: by age, and early because all logs hold `held` of at most `most`.
 fn choose(
     mut candidates: Vec<Candidate>,
-    now: Stamp,
     keep_micros: u64,
     held: u64,
     most: u64,
@@ -249,7 +250,7 @@ fn choose(
     candidates.sort_by_key(|c| (c.last, c.lane, c.id));
     let (aged, young): (Vec<_>, Vec<_>) = candidates
         .into_iter()
-        .partition(|c| now.micros_since(c.last) > keep_micros);
+        .partition(|c| c.age_micros > keep_micros);
     let mut left = held - aged.iter().map(|c| c.bytes).sum::<u64>();
     let early = young.into_iter().take_while(|c| {
         let over = left > most;
@@ -282,6 +283,7 @@ mod tests {
             id: SegmentId::new(id),
             bytes: 10,
             last: Stamp::from_micros(hours * HOUR),
+            age_micros: (100 - hours) * HOUR,
         }
     }
 
@@ -291,7 +293,6 @@ mod tests {
 
     #[test]
     fn segments_go_by_age_and_early_only_as_far_as_the_share_wants() {
-        let now = Stamp::from_micros(100 * HOUR);
         let all = vec![
             candidate(0, 1, 10),
             candidate(0, 2, 60),
@@ -299,16 +300,16 @@ mod tests {
             candidate(1, 1, 20),
             candidate(1, 2, 70),
         ];
-        let (aged, early) = choose(all.clone(), now, 50 * HOUR, 50, 100);
+        let (aged, early) = choose(all.clone(), 50 * HOUR, 50, 100);
         assert_eq!((ids(&aged), ids(&early)), (vec![(0, 1), (1, 1)], vec![]));
-        let (aged, early) = choose(all.clone(), now, 50 * HOUR, 50, 15);
+        let (aged, early) = choose(all.clone(), 50 * HOUR, 50, 15);
         assert_eq!(ids(&aged), [(0, 1), (1, 1)]);
         assert_eq!(
             ids(&early),
             [(0, 2), (1, 2)],
             "30 held, 15 allowed: the two oldest"
         );
-        let (_, early) = choose(all, now, 50 * HOUR, 50, 0);
+        let (_, early) = choose(all, 50 * HOUR, 50, 0);
         assert_eq!(early.len(), 3);
     }
 }

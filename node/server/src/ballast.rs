@@ -8,12 +8,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use unisondb_platform::{Access, DiskExt as _, FileExt as _, Platform};
+use unisondb_platform::{Access, FileExt as _, Platform};
 
 /// A volume with less than this many times the ballast free gets none: on a small one it would
 /// itself be what fills it.
 const VOLUME_FACTOR: u64 = 8;
 const STEP_BYTES: usize = 1 << 20;
+
+/// The file's name: with a dot in it, so that no namespace can have it.
+const NAME: &str = "ballast.reserved";
 
 /// Room kept aside in a data directory.
 #[derive(Debug)]
@@ -26,7 +29,7 @@ pub(crate) struct Ballast {
 impl Ballast {
     /// Takes `bytes` aside in `folder`, or nothing where that is too much to ask.
     pub(crate) fn take(platform: &Platform, folder: &Path, bytes: u64) -> Ballast {
-        let path = folder.join("ballast");
+        let path = folder.join(NAME);
         let disk = &platform.disk;
         let ballast = |bytes| Ballast {
             path: path.clone(),
@@ -39,7 +42,7 @@ impl Ballast {
         {
             return ballast(bytes);
         }
-        let leftover = disk.remove_all(&path);
+        let leftover = remove(platform, &path).and_then(|()| remove(platform, &unfinished(&path)));
         let roomy = disk
             .space(folder)
             .is_ok_and(|space| space.available / VOLUME_FACTOR >= bytes);
@@ -66,7 +69,7 @@ impl Ballast {
             return false;
         }
         tracing::warn!(path = %self.path.display(), "the disk is full: the room kept aside is given up, writes are refused");
-        platform.disk.remove_all(&self.path).is_ok()
+        remove(platform, &self.path).is_ok()
     }
 
     /// Takes the room back if there is twice as much. Whether it is held now.
@@ -88,12 +91,26 @@ impl Ballast {
     }
 }
 
+/// What is being filled, until it has its name.
+fn unfinished(path: &Path) -> PathBuf {
+    path.with_added_extension("tmp")
+}
+
+/// Removes a file; nothing there is no error. Never a folder: that would be somebody's data.
+fn remove(platform: &Platform, path: &Path) -> io::Result<()> {
+    match platform.disk.remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
 /// Writes zeroes: a hole would keep no room.
 fn fill(platform: &Platform, path: &Path, bytes: u64) -> io::Result<()> {
     let disk = &platform.disk;
+    let tmp = unfinished(path);
     let write = || {
-        disk.remove_all(path)?;
-        let file = disk.open(path, Access::CreateNew)?;
+        remove(platform, &tmp)?;
+        let file = disk.open(&tmp, Access::CreateNew)?;
         let zeroes = vec![0; STEP_BYTES];
         let mut at = 0;
         while at < bytes {
@@ -101,11 +118,12 @@ fn fill(platform: &Platform, path: &Path, bytes: u64) -> io::Result<()> {
             file.write_all_at(&zeroes[..step], at)?;
             at += step as u64;
         }
-        file.sync()
+        file.sync()?;
+        disk.rename(&tmp, path)
     };
     let written = write();
     if written.is_err() {
-        drop(disk.remove_all(path));
+        drop(remove(platform, &tmp));
     }
     written
 }
@@ -114,7 +132,7 @@ fn fill(platform: &Platform, path: &Path, bytes: u64) -> io::Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use unisondb_platform::real;
+    use unisondb_platform::{DiskExt as _, real};
 
     #[test]
     fn room_is_kept_given_up_and_taken_back() {
@@ -123,7 +141,7 @@ mod tests {
         let len = || {
             platform
                 .disk
-                .meta(&dir.path().join("ballast"))
+                .meta(&dir.path().join(NAME))
                 .map(|m| m.len)
         };
         let bytes = (1 << 20) + 5;
@@ -135,6 +153,27 @@ mod tests {
         assert!(ballast.retake(&platform));
         assert_eq!(len().unwrap(), bytes);
         assert!(Ballast::take(&platform, dir.path(), bytes).is_held());
+    }
+
+    #[test]
+    fn no_namespace_can_have_the_name_and_a_folder_is_never_removed() {
+        assert!(NAME.parse::<unisondb_types::Namespace>().is_err());
+        let dir = tempfile::tempdir().unwrap();
+        let platform = real::platform();
+        let inside = dir.path().join(NAME).join("db");
+        platform.disk.create_folders(&inside).unwrap();
+        assert!(!Ballast::take(&platform, dir.path(), 5).give_up(&platform));
+        assert!(platform.disk.exists(&inside).unwrap());
+    }
+
+    #[test]
+    fn what_was_left_half_filled_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let platform = real::platform();
+        let left = unfinished(&dir.path().join(NAME));
+        platform.disk.open(&left, Access::CreateNew).unwrap();
+        Ballast::take(&platform, dir.path(), 0);
+        assert!(!platform.disk.exists(&left).unwrap());
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! DATA/LOCK              held while a process uses the directory; a leftover one means nothing
-//! DATA/node              cluster id, name, ids of deleted namespaces (TOML, published whole)
-//! DATA/ballast           room kept for a full disk
+//! DATA/node.toml         cluster id, name, ids of deleted namespaces (TOML, published whole)
+//! DATA/ballast.reserved  room kept for a full disk
 //! DATA/NAME/{db,wal}     a namespace            or, flat:  DATA/{db,wal}  the only one
 //! DATA/backups/NAME      its backups            (never a namespace, nor trash/ and names with a dot)
 //! DATA/trash/NAME.TIME   a namespace that was deleted
@@ -18,7 +18,9 @@ use serde::{Deserialize, Serialize};
 use unisondb_platform::{DiskExt as _, EntryKind, Lock, Platform};
 use unisondb_types::{ClusterId, LineageId, Namespace, SegmentId};
 
-/// The `node` file is a few hundred bytes; one longer than this is not ours.
+/// The file that says who this node is; a name with a dot in it is no namespace's.
+const NODE: &str = "node.toml";
+/// The `node.toml` file is a few hundred bytes; one longer than this is not ours.
 const NODE_BYTES: u64 = 1 << 20;
 
 /// Why the data directory cannot be used.
@@ -41,7 +43,7 @@ pub enum DirectoryError {
         /// A namespace with a folder of its own.
         namespace: Namespace,
     },
-    /// The `node` file is not what this program writes.
+    /// The `node.toml` file is not what this program writes.
     #[error("{} is damaged: {why}; put it back from a copy, or remove it to make this a new node", path.display())]
     Node {
         /// The file.
@@ -114,7 +116,7 @@ impl Directory {
             }
             _ => io_error(&lock_path, e),
         })?;
-        let node_path = path.join("node");
+        let node_path = path.join(NODE);
         let known = match disk.read(&node_path, NODE_BYTES) {
             Ok(bytes) => Some(parse_node(&node_path, &bytes)?),
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
@@ -275,7 +277,7 @@ impl Directory {
     }
 
     fn publish(&self, node: &NodeFile) -> Result<(), DirectoryError> {
-        let path = self.path.join("node");
+        let path = self.path.join(NODE);
         let text = toml::to_string(node).expect("a few texts and numbers are TOML");
         let disk = &self.platform.disk;
         disk.publish(&path, text.as_bytes())
@@ -387,7 +389,7 @@ mod tests {
     #[test]
     fn a_damaged_node_file_is_named_not_replaced() {
         let (dir, platform) = scratch();
-        let path = dir.path().join("node");
+        let path = dir.path().join(NODE);
         for bad in [
             "",
             "cluster = 1",
@@ -412,6 +414,8 @@ mod tests {
         for folder in [
             "users/db",
             "orders/wal",
+            "node/db",
+            "ballast/wal",
             "empty",
             "backups/users/wal",
             "backups/wal",
@@ -425,8 +429,11 @@ mod tests {
                 .create_folders(&dir.path().join(folder))
                 .unwrap();
         }
-        let found = vec!["orders".parse().unwrap(), "users".parse().unwrap()];
-        assert_eq!(directory.layout().unwrap(), Layout::Folders(found));
+        let found = ["ballast", "node", "orders", "users"].map(|name| name.parse().unwrap());
+        assert_eq!(
+            directory.layout().unwrap(),
+            Layout::Folders(found.to_vec())
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use unisondb_platform::real;
 use unisondb_server::config::{self, ConfigError, Effective, Invocation};
-use unisondb_server::{Parts, Running, greeting, listen, start, telemetry};
+use unisondb_server::{Parts, Running, descriptors, greeting, listen, start, telemetry};
 
 /// What a start that fails exits with.
 const FAILED: u8 = 1;
@@ -37,6 +37,9 @@ fn main() -> ExitCode {
         }
     };
     telemetry::install_logs(&effective.config);
+    if let Err(error) = descriptors::raise() {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();

@@ -21,7 +21,7 @@ use crate::directory::{Directory, DirectoryError, Layout};
 use crate::namespaces::Outcome;
 use crate::registry::{Registry, Wanted, wait};
 use crate::tls::{self, TlsError};
-use crate::{background, listen};
+use crate::{background, descriptors, listen};
 
 /// After a stop requests have [`Connections::drain`] to end; a listener that is not done by then
 /// is cut off.
@@ -121,11 +121,19 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let wanted = wanted(&config, &layout);
     let registry = Registry::new(&platform, effective, directory, layout == Layout::Flat);
     let first_start = wanted.is_empty();
+    let mut bounds = Connections::default();
+    let most = bounds.max;
+    bounds.max = descriptors::connections(most, wanted.len());
+    if bounds.max < most {
+        tracing::warn!(
+            connections = bounds.max,
+            "the limit of open files leaves room for fewer connections; raise it (LimitNOFILE=, ulimit -n)"
+        );
+    }
     let opening = wanted.into_iter().map(|one| registry.begin(one)).collect();
     let addresses = listen::addresses(&listeners);
     let scheme = if tls.is_some() { "https" } else { "http" };
     let router = unisondb_http::router(Arc::new(registry.clone()), settings);
-    let bounds = Connections::default();
     let (stop, stopped) = watch::channel(false);
     let serving = tokio::spawn({
         let mut stopped = stopped.clone();

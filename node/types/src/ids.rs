@@ -132,7 +132,11 @@ impl SegmentId {
     /// the next multiple of one million above it.
     #[must_use]
     pub const fn next_block(self) -> SegmentId {
-        SegmentId((self.0 / Self::LINEAGE_STEP + 1) * Self::LINEAGE_STEP)
+        SegmentId(
+            (self.0 / Self::LINEAGE_STEP)
+                .saturating_add(1)
+                .saturating_mul(Self::LINEAGE_STEP),
+        )
     }
     /// Last id of the block that this id lies in.
     #[must_use]

@@ -73,7 +73,7 @@ impl Applier {
     }
 
     /// A `Seal` record may just have ended its segment.
-    pub(super) fn close_if_ended(&mut self) -> Result<(), Error> {
+    pub(crate) fn close_if_ended(&mut self) -> Result<(), Error> {
         let Some(info) = self.shared.wal.segment(self.position.segment) else {
             return Ok(());
         };

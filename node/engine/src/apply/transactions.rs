@@ -52,6 +52,15 @@ impl Draft<'_> {
         let staged = codec::encode(&StagedOps(ops.clone()));
         row.ops += ops.len() as u64;
         row.bytes += staged.len() as u64;
+        // The leader has looked before, but many may look at once. Constants: alike everywhere.
+        if row.ops > limits::ITEMS as u64 || row.bytes > limits::TRANSACTION_BYTES {
+            let reason = format!(
+                "a transaction has at most {} operations and {} bytes besides object chunks",
+                limits::ITEMS,
+                limits::TRANSACTION_BYTES
+            );
+            return Ok(Outcome::TxMisfit { reason });
+        }
         row.touched = self.stamp;
         self.put(table::tx_op(id, self.lsn), &staged)?;
         self.put(table::tx(id), &codec::encode(&row))?;

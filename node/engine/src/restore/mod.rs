@@ -14,7 +14,7 @@
 //! | [`reading`] | reads a segment through, believing nothing |
 //! | [`stored`] | reads a state out of a `data.mdb` without mapping it |
 //! | [`plan`] | decides: base, segments, what is reached, or what is missing |
-//! | [`run`] | carries a plan out |
+//! | [`mod@run`] | carries a plan out |
 //! | [`verify`] | proves a set of files without restoring it |
 //!
 //! What holds: nothing is written before everything needed has been read and proven (P11). What is

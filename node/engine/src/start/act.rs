@@ -54,11 +54,12 @@ pub(super) fn carry_out(
         places: found.places.clone(),
         namespace: plan.namespace.clone(),
     };
-    if plan.action != Action::ReadOnly {
-        ground.folders_there()?;
-        ground.set_aside(&found, &plan.aside)?;
-        for id in &plan.damaged {
-            ground.move_to("wal.damaged", &id.file_name())?;
+    match plan.action {
+        Action::ReadOnly => {}
+        Action::Restore(_) => ground.folders_there()?,
+        _ => {
+            ground.folders_there()?;
+            ground.set_aside(&found, &plan)?;
         }
     }
     let mut notes = plan.notes.clone();
@@ -124,17 +125,56 @@ impl Ground<'_> {
         Ok(())
     }
 
-    /// Moves segments that are not of this history out of `wal/`, by their lineages.
-    pub(super) fn set_aside(
-        &self,
-        found: &Findings,
-        aside: &[SegmentId],
-    ) -> Result<(), StartError> {
-        for id in aside {
+    /// Moves segments that are not of this history out of `wal/`, by their lineages; the newest
+    /// first, so that what is left after a kill is one log without a hole.
+    pub(super) fn set_aside(&self, found: &Findings, plan: &Plan) -> Result<(), StartError> {
+        for id in plan.damaged.iter().rev() {
+            self.move_to("wal.damaged", &id.file_name())?;
+        }
+        for id in plan.aside.iter().rev() {
             let segment = &found.segments[id];
             self.move_aside(segment.info.header.lineage, &segment.file_name)?;
         }
         Ok(())
+    }
+
+    /// Copies a segment to where others are set aside, before it is cut.
+    pub(super) fn copy_aside(&self, lineage: LineageId, name: &str) -> Result<(), StartError> {
+        let folder = self.places.home.join(format!("wal.lineage-{lineage}"));
+        self.disk()
+            .create_folders(&folder)
+            .map_err(|e| StartError::io(&folder, e))?;
+        let to = folder.join(name);
+        if self
+            .disk()
+            .exists(&to)
+            .map_err(|e| StartError::io(&to, e))?
+        {
+            // From a try before a kill; whole or not, the original is still uncut.
+            self.disk()
+                .remove_file(&to)
+                .map_err(|e| StartError::io(&to, e))?;
+        }
+        copy_file(self.disk(), &self.places.wal.join(name), &to)?;
+        self.disk()
+            .sync_folder(&folder)
+            .map_err(|e| StartError::io(&folder, e))
+    }
+
+    /// Syncs segments that somebody copied here: nobody else has.
+    pub(super) fn make_durable(&self, segments: &[SegmentId]) -> Result<(), StartError> {
+        for id in segments {
+            let path = self.places.wal.join(id.file_name());
+            let synced = self
+                .disk()
+                .open(&path, Access::Write)
+                .and_then(|f| f.sync());
+            synced.map_err(|e| StartError::io(&path, e))?;
+        }
+        let wal = &self.places.wal;
+        self.disk()
+            .sync_folder(wal)
+            .map_err(|e| StartError::io(wal, e))
     }
 
     pub(super) fn move_aside(&self, lineage: LineageId, name: &str) -> Result<(), StartError> {
@@ -222,6 +262,7 @@ impl Ground<'_> {
             .disk()
             .open(path, Access::Write)
             .map_err(|e| StartError::io(path, e))?;
+        self.lock_file_ours()?;
         if let Some(len) = cut_to {
             file.set_len(*len)
                 .and_then(|()| file.sync())
@@ -232,6 +273,19 @@ impl Ground<'_> {
         self.own(&store)?;
         store.close();
         Ok(())
+    }
+
+    /// LMDB will need a lock file of its own: named before anything is changed, if we may not have it.
+    fn lock_file_ours(&self) -> Result<(), StartError> {
+        let path = self.places.db.join(unisondb_store::LOCK_FILE);
+        let ours = match self.disk().open(&path, Access::Write) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => self
+                .disk()
+                .open(&path, Access::CreateNew)
+                .and_then(|_| self.disk().remove_file(&path)),
+            other => other.map(drop),
+        };
+        ours.map_err(|e| StartError::io(&path, e))
     }
 
     /// Writes a fresh owner id into LMDB and beside it: both say "ours" only together.
@@ -295,6 +349,8 @@ impl Ground<'_> {
         wal.commit(wal.last());
         let (engine, mut applier) = self.assemble(wal, state)?;
         self.replay(&engine, &mut applier, Target::Latest)?;
+        // Its last record may have been flushed before the segment was known to end with it.
+        applier.close_if_ended()?;
         self.finish_seals(&engine)?;
         let vote = self.standing_vote(&engine)?;
         files::raise_ids(

@@ -5,6 +5,7 @@ use std::fmt;
 use unisondb_types::{LineageId, Lsn, Namespace, SegmentId, Target};
 use unisondb_wal::raft_state;
 
+use super::files::Restoring;
 use super::findings::{Db, Findings, Found};
 use super::{Folders, Note, OnGap, Request, StartError};
 
@@ -113,23 +114,47 @@ pub(super) fn decide(
         plan.notes.push(note("damaged", id.to_string(), text, true));
     }
     let has_vote = !matches!(found.raft, raft_state::Found::Missing);
+    if let Some((from, to)) = path.hole_below {
+        let text = format!(
+            "segments {from}-{to} are missing from wal/: nothing that the state needs, but they and what lies before them cannot be backed up any more; that is moved aside"
+        );
+        plan.notes
+            .push(note("gap", format!("{from}-{to}"), text, true));
+    }
 
-    if let Some(restoring) = &found.restoring {
-        let begun = found
+    let begun = |lineage| {
+        found
             .segments
             .values()
-            .any(|s| s.info.header.lineage == restoring.lineage);
-        plan.action = if begun {
-            Action::FinishRestore
-        } else {
-            Action::Restore(restoring.target.into())
-        };
-        if plan.action == Action::FinishRestore {
+            .any(|s| s.info.header.lineage == lineage)
+    };
+    let mut under_way = false;
+    if let Some(restoring) = &found.restoring {
+        if begun(restoring.lineage) {
+            plan.action = Action::FinishRestore;
             // What the restore set aside is aside; all that is left continues one history.
             plan.aside.clear();
+            plan.damaged.clear();
+            return Ok(plan);
         }
-        return Ok(plan);
+        under_way = true;
+        if goes_on(found, restoring, target) {
+            if restoring.without_log {
+                plan.keep.clear();
+                plan.aside = found.segments.keys().copied().collect();
+            } else {
+                path.whole(found)?;
+            }
+            plan.action = Action::Restore(restoring.target.into());
+            return Ok(plan);
+        }
+        let text = format!(
+            "a restore to {:?} was under way; it is given up for this one",
+            Target::from(restoring.target)
+        );
+        plan.notes.push(note("recovery", "restarted", text, false));
     }
+    let has_vote = has_vote && !under_way;
 
     match &found.db {
         Db::Missing | Db::Blank if found.segments.is_empty() && found.bad.is_empty() => {
@@ -237,6 +262,15 @@ fn restored(
         }
         Err(e) => return Err(e),
     }
+    if !has_vote {
+        // A copy that was cut short: the log ends before it, and says so.
+        let last = plan.keep.last().copied().unwrap_or(SegmentId::ZERO);
+        for (id, damaged) in found.bad.range(last.next()..) {
+            let text = format!("{damaged}: it is moved aside, the log ends before it");
+            plan.notes.push(note("damaged", id.to_string(), text, true));
+            plan.damaged.push(*id);
+        }
+    }
     if !plan.aside.is_empty() && plan.keep.is_empty() {
         let text = format!(
             "the {} segments in wal/ do not continue the state at LSN {at} of lineage {}: set aside",
@@ -259,6 +293,20 @@ fn restored(
         Action::Restore(target.unwrap_or(Target::Latest))
     };
     Ok(())
+}
+
+/// Whether a restore that was under way is the one that is wanted: to the same target (or none
+/// was named), from the state that it began with.
+fn goes_on(found: &Findings, restoring: &Restoring, target: Option<Target>) -> bool {
+    let same_target = target.is_none_or(|t| t == Target::from(restoring.target));
+    let same_base = match &found.db {
+        // It has been adopted: what lies there now is as far as the replay came.
+        Db::Live(_) | Db::Missing | Db::Blank => true,
+        Db::Image { state, .. } => {
+            restoring.base == Some((state.position.lineage, state.position.lsn))
+        }
+    };
+    same_target && same_base
 }
 
 fn ignored(notes: &mut Vec<Note>, target: Option<Target>) {
@@ -310,6 +358,8 @@ struct Path {
     foreign: Vec<SegmentId>,
     /// What is missing between the state and the first kept segment.
     gap: Option<(SegmentId, SegmentId)>,
+    /// What is missing below all that the state needs, with more segments below that.
+    hole_below: Option<(SegmentId, SegmentId)>,
 }
 
 /// Follows the newest lineage that continues the state, from its last segment down through the
@@ -337,16 +387,19 @@ fn path(found: &Findings, namespace: &Namespace) -> Result<Path, StartError> {
         .iter()
         .filter(|(id, _)| !foreign.contains(id));
     let Some((tip, _)) = ours.clone().rev().find(|(_, s)| continues(found, s)) else {
+        let gap = unknown_above(found, &foreign, SegmentId::ZERO)?;
         return Ok(Path {
             keep: Vec::new(),
             aside: all().collect(),
             foreign,
-            gap: None,
+            gap,
+            hole_below: None,
         });
     };
     let at = found.stands_at();
     let mut keep = vec![*tip];
     let mut gap = None;
+    let mut hole_below = None;
     let mut segment = &found.segments[tip];
     while let Some(before) = segment
         .info
@@ -367,12 +420,19 @@ fn path(found: &Findings, namespace: &Namespace) -> Result<Path, StartError> {
                         )));
                     }
                     gap = Some((lowest_missing(found, segment, before.id), before.id));
+                } else if found
+                    .segments
+                    .range(..before.id)
+                    .any(|(id, _)| !foreign.contains(id))
+                {
+                    hole_below = Some((lowest_missing(found, segment, before.id), before.id));
                 }
                 break;
             }
         }
     }
     keep.reverse();
+    gap = gap.or(unknown_above(found, &foreign, *tip)?);
     // A log that ends below the state says nothing about what follows it.
     let last = end_of(&found.segments[tip]);
     if gap.is_none() && last < at {
@@ -381,6 +441,7 @@ fn path(found: &Findings, namespace: &Namespace) -> Result<Path, StartError> {
             aside: all().collect(),
             foreign,
             gap: None,
+            hole_below: None,
         });
     }
     let aside = all().filter(|id| !keep.contains(id)).collect();
@@ -389,6 +450,7 @@ fn path(found: &Findings, namespace: &Namespace) -> Result<Path, StartError> {
         aside,
         foreign,
         gap,
+        hole_below,
     })
 }
 
@@ -402,6 +464,37 @@ fn continues(found: &Findings, segment: &Found) -> bool {
             .history(lineage)
             .is_some_and(|h| h.holds(s.position.lineage, s.position.lsn)),
     }
+}
+
+/// A lineage above `tip` whose first segment is not here, or not readable: nobody can say whether
+/// it continues this state, and passing it over could drop what was acknowledged in it (P11).
+fn unknown_above(
+    found: &Findings,
+    foreign: &[SegmentId],
+    tip: SegmentId,
+) -> Result<Option<(SegmentId, SegmentId)>, StartError> {
+    let Some(state) = found.db.state() else {
+        return Ok(None);
+    };
+    let unknown = found
+        .segments
+        .range(tip.next()..)
+        .filter(|(id, _)| !foreign.contains(id))
+        .find(|(_, s)| {
+            let lineage = s.info.header.lineage;
+            lineage != state.position.lineage && found.history(lineage).is_none()
+        });
+    let Some((id, _)) = unknown else {
+        return Ok(None);
+    };
+    let begin = SegmentId::new(id.get() / SegmentId::LINEAGE_STEP * SegmentId::LINEAGE_STEP);
+    if let Some((_, damaged)) = found.bad.range(begin..*id).next() {
+        return Err(StartError::Refused(format!(
+            "database file is corrupted: {damaged}. It begins a lineage, so nobody can say whether that continues the state; nothing was changed. Way out: a good copy of that segment from a backup, then start again"
+        )));
+    }
+    let last = SegmentId::new(id.get() - 1);
+    Ok((begin <= last).then_some((begin.max(SegmentId::FIRST), last)))
 }
 
 /// The first id of a gap that ends with `missing`: behind the nearest lower segment that is here,

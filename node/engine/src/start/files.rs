@@ -120,6 +120,10 @@ pub(super) struct Restoring {
     pub(super) stamp: Stamp,
     /// The vote's node id for the new lineage.
     pub(super) raft_id: u64,
+    /// The state that it began with, if there was one: another one put there is another restore.
+    pub(super) base: Option<(LineageId, Lsn)>,
+    /// The log is not replayed but set aside, whole: it had a hole.
+    pub(super) without_log: bool,
 }
 
 /// A [`Target`] in files.

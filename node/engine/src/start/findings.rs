@@ -10,7 +10,7 @@ use unisondb_platform::{Access, Disk, DiskExt, EntryKind, File, FileExt, Platfor
 use unisondb_store::image::{self, Image};
 use unisondb_store::{Source, Trailer};
 use unisondb_types::{Command, Digest, LineageId, LineageRecord, Lsn, SegmentId, codec};
-use unisondb_wal::{SegmentInfo, SegmentReader, Surveyed, raft_state};
+use unisondb_wal::{SegmentError, SegmentInfo, SegmentReader, Surveyed, raft_state};
 
 use super::files::{self, Places, RecoveryToml, Restoring};
 use super::{Folders, StartError};
@@ -133,7 +133,7 @@ fn look_at_wal(disk: &dyn Disk, found: &mut Findings) -> Result<(), StartError> 
     } in survey.segments
     {
         match looked {
-            Err(unisondb_wal::SegmentError::Io(e)) => return Err(StartError::io(&path, e)),
+            Err(SegmentError::Io(e)) => return Err(StartError::io(&path, e)),
             Err(source) => {
                 found.bad.insert(
                     id,
@@ -147,8 +147,23 @@ fn look_at_wal(disk: &dyn Disk, found: &mut Findings) -> Result<(), StartError> 
             Ok(info) => {
                 let h = &info.header;
                 let begins = h.predecessor.is_none_or(|p| p.lineage != h.lineage);
-                if begins && let Some(record) = first_lineage_record(disk, &path)? {
-                    found.lineages.insert(h.lineage, record);
+                if begins {
+                    match first_lineage_record(disk, &path)? {
+                        Ok(Some(record)) => {
+                            found.lineages.insert(h.lineage, record);
+                        }
+                        Ok(None) => {}
+                        // Without it nobody knows which history this lineage continues.
+                        Err(source) => {
+                            let damaged = unisondb_wal::Error::Damaged {
+                                segment: id,
+                                path,
+                                source,
+                            };
+                            found.bad.insert(id, damaged);
+                            continue;
+                        }
+                    }
                 }
                 let file_name = id.file_name();
                 found.segments.insert(id, Found { file_name, info });
@@ -158,20 +173,20 @@ fn look_at_wal(disk: &dyn Disk, found: &mut Findings) -> Result<(), StartError> 
     Ok(())
 }
 
-/// The `Lineage` record that a segment begins with, if it begins with one.
-fn first_lineage_record(disk: &dyn Disk, path: &Path) -> Result<Option<LineageRecord>, StartError> {
-    let Ok(mut reader) = SegmentReader::open(disk, path) else {
-        return Ok(None);
-    };
-    match reader.next() {
-        Ok(Some(entry)) => match entry.record.command() {
-            Ok(Command::Lineage(record)) => Ok(Some(*record)),
-            _ => Ok(None),
-        },
-        Ok(None) => Ok(None),
-        Err(unisondb_wal::SegmentError::Io(e)) => Err(StartError::io(path, e)),
-        // Damage is told where the segment is needed, by whoever reads it.
-        Err(_) => Ok(None),
+/// The `Lineage` record that a segment begins with, if it begins with one; inside, what is wrong
+/// with its first frame.
+fn first_lineage_record(
+    disk: &dyn Disk,
+    path: &Path,
+) -> Result<Result<Option<LineageRecord>, SegmentError>, StartError> {
+    let first = SegmentReader::open(disk, path).and_then(|mut reader| reader.next());
+    match first {
+        Ok(entry) => Ok(Ok(entry.and_then(|e| match e.record.command() {
+            Ok(Command::Lineage(record)) => Some(*record),
+            _ => None,
+        }))),
+        Err(SegmentError::Io(e)) => Err(StartError::io(path, e)),
+        Err(damage) => Ok(Err(damage)),
     }
 }
 
@@ -325,14 +340,23 @@ fn highest_in(disk: &dyn Disk, folder: &Path, depth: usize) -> Result<SegmentId,
                 highest = highest.max(highest_in(disk, &folder.join(&e.name), depth - 1)?);
             }
             EntryKind::File => {
-                // Compressed copies count too: `000000043.wal.gz`.
-                let name = e.name.find(".wal").map_or("", |at| &e.name[..at + 4]);
-                highest = highest.max(SegmentId::parse_file_name(name).unwrap_or(SegmentId::ZERO));
+                highest = highest.max(id_in_name(&e.name).unwrap_or(SegmentId::ZERO));
             }
             _ => {}
         }
     }
     Ok(highest)
+}
+
+/// The id in the name of a segment or of a compressed copy of one. Not one that no life could
+/// reach: such a name is somebody's mistake, and must not use up the ids.
+fn id_in_name(name: &str) -> Option<SegmentId> {
+    let packed = [".gz", ".zst", ".gpg", ".xz"];
+    let name = packed
+        .iter()
+        .find_map(|end| name.strip_suffix(end))
+        .unwrap_or(name);
+    SegmentId::parse_file_name(name).filter(|id| id.get() < 1_000_000_000_000_000)
 }
 
 /// What a folder holds; nothing, when it is not there or not ours to read (the backups of another

@@ -28,23 +28,9 @@ pub(super) fn restore(
     target: Target,
     mut notes: Vec<Note>,
 ) -> Result<Opened, StartError> {
-    let disk = ground.disk();
-    let restoring = match &found.restoring {
-        Some(restoring) => restoring.clone(),
-        None => {
-            let known = findings::highest_known(disk, ground.folders, &found)?;
-            let above = known.max(ground.request.ids_above.unwrap_or(SegmentId::ZERO));
-            let restoring = Restoring {
-                target: target.into(),
-                lineage: unisondb_types::LineageId::from_bytes(ground.platform.entropy.id()),
-                first_segment: above.next_block(),
-                stamp: ground.platform.clock.now(),
-                raft_id: draw_raft_id(ground.platform),
-            };
-            files::write_restoring(disk, &ground.places, &restoring)?;
-            restoring
-        }
-    };
+    let restoring = mark(ground, &found, plan, target)?;
+    // Marked first: a kill between the two must not leave a folder that looks like another case.
+    ground.set_aside(&found, plan)?;
     let reached = replay_to_target(ground, &found, plan, &restoring, target)?;
     tracing::warn!(
         namespace = %ground.namespace,
@@ -56,6 +42,40 @@ pub(super) fn restore(
     note_reached(&reached, target, &mut notes);
     begin_lineage(ground, &found, &restoring, &reached, target)?;
     finish(ground, notes)
+}
+
+/// Writes down what is about to be done, or finds it written down.
+fn mark(
+    ground: &Ground<'_>,
+    found: &Findings,
+    plan: &Plan,
+    target: Target,
+) -> Result<Restoring, StartError> {
+    let base = found
+        .db
+        .state()
+        .map(|s| (s.position.lineage, s.position.lsn));
+    let given_up = plan.notes.iter().any(|n| n.value == "restarted");
+    if let Some(restoring) = found.restoring.as_ref().filter(|_| !given_up) {
+        return Ok(restoring.clone());
+    }
+    let known = findings::highest_known(ground.disk(), ground.folders, found)?;
+    // The block of a restore that was given up may be named in a segment cut for it.
+    let given_up = found.restoring.as_ref().map(|r| r.first_segment);
+    let above = known
+        .max(ground.request.ids_above.unwrap_or(SegmentId::ZERO))
+        .max(given_up.unwrap_or(SegmentId::ZERO));
+    let restoring = Restoring {
+        target: target.into(),
+        lineage: unisondb_types::LineageId::from_bytes(ground.platform.entropy.id()),
+        first_segment: above.next_block(),
+        stamp: ground.platform.clock.now(),
+        raft_id: draw_raft_id(ground.platform),
+        base,
+        without_log: plan.keep.is_empty() && !plan.aside.is_empty(),
+    };
+    files::write_restoring(ground.disk(), &ground.places, &restoring)?;
+    Ok(restoring)
 }
 
 /// The lineage has begun: tidy up and go on in it.
@@ -103,6 +123,7 @@ fn replay_to_target(
             passed: cut,
         });
     }
+    ground.make_durable(&plan.keep)?;
     let (wal, recovery) = ground.open_wal(at, CutBytes::KeepAside)?;
     if let Some(cut) = &recovery.cut {
         tracing::warn!(namespace = %ground.namespace, segment = %cut.segment, offset = cut.offset, why = cut.why, kept = ?cut.kept, "the last segment is torn: the log ends at its last whole record");
@@ -296,6 +317,10 @@ fn end_at_fork(
             })?)
         } else {
             let by = restoring.lineage;
+            // What lies behind the fork is in no other file.
+            if info.last_lsn > Some(p.lsn) {
+                ground.copy_aside(info.header.lineage, &id.file_name())?;
+            }
             unisondb_wal::cut(ground.platform, dir, id, p.lsn, p.digest, by)?.chain
         };
         if let Some(chain) = chain {
@@ -314,7 +339,7 @@ pub(super) fn read_only(
     mut notes: Vec<Note>,
 ) -> Result<Opened, StartError> {
     let disk = ground.disk();
-    let home = ground.places.home.join("read-only");
+    let home = ground.places.home.join(".read-only");
     disk.remove_all(&home)
         .map_err(|e| StartError::io(&home, e))?;
     let places = files::Places::of(&home);

@@ -1,7 +1,6 @@
 //! What the routes see of a node: [`Host`], on the [`Registry`].
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use tokio::sync::watch;
 use unisondb_api::Writer;
@@ -71,7 +70,7 @@ impl Host for Registry {
                     Some(Slot::Failed { reason }) => {
                         (None, Next::No(HostError::Unavailable(reason.clone())))
                     }
-                    None if inner.stopping.load(Ordering::Acquire) => {
+                    None if *inner.stopping.borrow() => {
                         let why = "the node is stopping".to_owned();
                         (None, Next::No(HostError::Unavailable(why)))
                     }

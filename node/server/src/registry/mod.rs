@@ -8,9 +8,9 @@ mod host;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use unisondb_api::Writer;
 use unisondb_engine::Engine;
 use unisondb_engine::start::{self, Folders, OnGap, Opened, Request, StartError};
@@ -27,6 +27,10 @@ use crate::writer::{Lane, Mode, SingleWriter};
 
 /// Most namespaces that one node has: each is two threads, a log and an LMDB environment.
 const NAMESPACES: usize = 1_000;
+/// Most namespaces that are opened at once: each keeps a thread of the pool that all share.
+const OPENS: usize = 8;
+/// How often an opening that met the full disk is tried again.
+const ROOM_EVERY: Duration = Duration::from_secs(1);
 
 /// The namespaces of one data directory.
 #[derive(Clone)]
@@ -41,7 +45,9 @@ struct Inner {
     namespaces: Arc<Namespaces>,
     writer: Arc<dyn Writer>,
     ballast: Arc<Ballast>,
-    stopping: AtomicBool,
+    /// Bounds how many namespaces are opened at once.
+    opens: Semaphore,
+    stopping: watch::Sender<bool>,
 }
 
 /// What is to be opened.
@@ -74,7 +80,8 @@ impl Registry {
             writer: Arc::new(SingleWriter::new(namespaces.clone())),
             namespaces,
             ballast: Arc::new(ballast),
-            stopping: AtomicBool::new(false),
+            opens: Semaphore::new(OPENS),
+            stopping: watch::Sender::new(false),
         }))
     }
 
@@ -101,21 +108,15 @@ impl Registry {
     /// Begins to open a namespace; what it comes to is told to the receiver.
     pub(crate) fn begin(&self, wanted: Wanted) -> watch::Receiver<Outcome> {
         let (told, outcome) = watch::channel(None);
-        let busy = Slot::Busy {
-            doing: "the namespace is being recovered",
-            outcome: outcome.clone(),
-        };
-        match &wanted {
-            Wanted::Folder(namespace) => self.0.namespaces.put(namespace, Some(busy)),
-            Wanted::Flat(_) => self.0.namespaces.put_unnamed(Some(busy)),
-        }
+        self.0
+            .put_busy(&wanted, "the namespace is being recovered", &told);
         tokio::spawn(open(self.0.clone(), wanted, OnFailure::Keep, told));
         outcome
     }
 
     /// Ends every namespace: what is queued is written, the state flushed and closed.
     pub(crate) async fn stop(&self) {
-        self.0.stopping.store(true, Ordering::Release);
+        self.0.stopping.send_replace(true);
         for lane in self.lanes() {
             close(&self.0.platform, &lane).await;
         }
@@ -148,7 +149,15 @@ async fn open(
     on_failure: OnFailure,
     told: watch::Sender<Outcome>,
 ) {
-    let opened = inner.open(&wanted).await;
+    let opened = match on_failure {
+        OnFailure::Keep => inner.open_when_there_is_room(&wanted, &told).await,
+        OnFailure::Forget => inner.open_in_turn(&wanted).await,
+    };
+    let Some(opened) = opened else {
+        let why = HostError::Unavailable("the node is stopping".to_owned());
+        told.send_replace(Some(Err(why)));
+        return;
+    };
     let outcome = match opened {
         Ok(lane) => {
             let engine = lane.engine().clone();
@@ -192,6 +201,60 @@ fn announce(wanted: &Wanted, error: &StartError) {
 }
 
 impl Inner {
+    /// Opens what has data behind it: a full disk is waited out, like a disk that is slow. `None`:
+    /// the node stops meanwhile.
+    async fn open_when_there_is_room(
+        &self,
+        wanted: &Wanted,
+        told: &watch::Sender<Outcome>,
+    ) -> Option<Result<Lane, StartError>> {
+        let mut stopping = self.stopping.subscribe();
+        let mut opened = self.open_in_turn(wanted).await?;
+        if matches!(opened, Err(StartError::Full(_))) && self.give_up_ballast().await {
+            opened = self.open_in_turn(wanted).await?;
+        }
+        let mut waits = false;
+        while let Err(StartError::Full(path)) = &opened {
+            if !std::mem::replace(&mut waits, true) {
+                tracing::error!(path = %path.display(), "the disk is full: the namespace waits for room");
+                self.put_busy(wanted, "waiting for room: the disk is full", told);
+            }
+            tokio::select! {
+                biased;
+                _ = stopping.wait_for(|stop| *stop) => return None,
+                () = self.platform.clock.sleep(ROOM_EVERY) => {}
+            }
+            opened = self.open_in_turn(wanted).await?;
+        }
+        Some(opened)
+    }
+
+    async fn give_up_ballast(&self) -> bool {
+        let (ballast, platform) = (self.ballast.clone(), self.platform.clone());
+        let give_up = move || ballast.give_up(&platform);
+        self.platform.offload.blocking(give_up).await
+    }
+
+    /// Opens as soon as few enough others are being opened. `None`: the node stops meanwhile.
+    async fn open_in_turn(&self, wanted: &Wanted) -> Option<Result<Lane, StartError>> {
+        let _turn = self.opens.acquire().await.ok()?;
+        if *self.stopping.borrow() {
+            return None;
+        }
+        Some(self.open(wanted).await)
+    }
+
+    fn put_busy(&self, wanted: &Wanted, doing: &'static str, told: &watch::Sender<Outcome>) {
+        let busy = Slot::Busy {
+            doing,
+            outcome: told.subscribe(),
+        };
+        match wanted {
+            Wanted::Folder(namespace) => self.namespaces.put(namespace, Some(busy)),
+            Wanted::Flat(_) => self.namespaces.put_unnamed(Some(busy)),
+        }
+    }
+
     async fn open(&self, wanted: &Wanted) -> Result<Lane, StartError> {
         let mut folders = self.folders(wanted);
         let home = folders.home.clone();

@@ -160,6 +160,7 @@ impl Log {
         let entries = self.full_or_final(wal.append(self.term, time, &commands))?;
         if let Some(last) = entries.last() {
             self.office.gave(last.record.stamp, monotonic);
+            *self.state.stamped.lock() = (last.record.stamp, monotonic);
         }
         self.owed.clear();
         self.state.behind.store(

@@ -37,7 +37,7 @@ use unisondb_engine::{Engine, Refusal};
 use unisondb_http::Note;
 use unisondb_platform::Platform;
 use unisondb_types::{
-    AbortReason, Action, Command, Idempotency, Kind, Lsn, Namespace, TxId, limits,
+    AbortReason, Action, Command, Idempotency, Kind, Lsn, Namespace, Stamp, TxId, limits,
 };
 use unisondb_wal::SegmentState;
 
@@ -109,6 +109,8 @@ pub(crate) struct LaneState {
     behind: AtomicU64,
     /// Why the clock is not believed.
     clock: Mutex<Option<String>>,
+    /// The last stamp of the log, and the monotonic time at which it was given or found.
+    stamped: Mutex<(Stamp, Duration)>,
 }
 
 impl Lane {
@@ -126,6 +128,7 @@ impl Lane {
         let (groups, to_apply) = mpsc::channel(GROUPS);
         let (done, ended) = oneshot::channel();
         let wake = Arc::new(Notify::new());
+        let last = engine.positions().applied_stamp;
         let state = Arc::new(LaneState {
             failed: Mutex::new(None),
             starved: AtomicBool::new(false),
@@ -133,8 +136,9 @@ impl Lane {
             sync_due: AtomicBool::new(false),
             behind: 0.into(),
             clock: Mutex::new(None),
+            stamped: Mutex::new((last, platform.clock.monotonic())),
         });
-        let office = Office::new(engine.positions().applied_stamp, mode.accept_clock);
+        let office = Office::new(last, mode.accept_clock);
         let log = log::Log {
             platform: platform.clone(),
             engine: engine.clone(),
@@ -219,6 +223,14 @@ impl Lane {
     /// How far the wall clock is behind the log.
     pub(crate) fn clock_behind(&self) -> Duration {
         Duration::from_micros(self.state.behind.load(Ordering::Relaxed))
+    }
+
+    /// What time it is by this log: the wall clock, as far as the monotonic time since the last
+    /// stamp bears it out. What is aged by it outlives any jump of the wall clock (D3).
+    pub(crate) fn log_now(&self) -> Stamp {
+        let clock = &self.platform.clock;
+        let (last, given) = *self.state.stamped.lock();
+        office::at_most(clock.now(), last, clock.monotonic().saturating_sub(given))
     }
 
     /// Whether the disk was full since the last call.

@@ -47,8 +47,7 @@ impl Office {
                 self.last
             )),
             Some(given) => {
-                let since = monotonic.saturating_sub(given) + SLACK;
-                Ok(now.min(self.last.plus_micros(micros(since))))
+                Ok(at_most(now, self.last, monotonic.saturating_sub(given)))
             }
         }
     }
@@ -63,6 +62,11 @@ impl Office {
     pub(crate) fn behind(&self, now: Stamp) -> Duration {
         Duration::from_micros(self.last.micros_since(now))
     }
+}
+
+/// The wall time `now`, but no more than one minute past `since` after the stamp `last`.
+pub(super) fn at_most(now: Stamp, last: Stamp, since: Duration) -> Stamp {
+    now.min(last.plus_micros(micros(since + SLACK)))
 }
 
 /// Whether the first stamp after a start may lie more than seven days past the last record.
