@@ -141,14 +141,12 @@ fn run_once(job: &Mutex<Option<Job>>) {
     }
 }
 
+/// What a flush came to.
+type Outcome = std::sync::mpsc::Receiver<Result<(), Error>>;
+
 /// A flush that runs beside its caller.
 #[derive(Default)]
-pub(crate) struct Beside(
-    Option<(
-        Arc<Mutex<Option<Job>>>,
-        std::sync::mpsc::Receiver<Result<(), Error>>,
-    )>,
-);
+pub(crate) struct Beside(Option<(Arc<Mutex<Option<Job>>>, Outcome)>);
 
 impl Beside {
     /// Waits until it is done; does it here if no thread has taken it yet, so that a pool full of

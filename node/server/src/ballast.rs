@@ -138,12 +138,7 @@ mod tests {
     fn room_is_kept_given_up_and_taken_back() {
         let dir = tempfile::tempdir().unwrap();
         let platform = real::platform();
-        let len = || {
-            platform
-                .disk
-                .meta(&dir.path().join(NAME))
-                .map(|m| m.len)
-        };
+        let len = || platform.disk.meta(&dir.path().join(NAME)).map(|m| m.len);
         let bytes = (1 << 20) + 5;
         let ballast = Ballast::take(&platform, dir.path(), bytes);
         assert_eq!((ballast.is_held(), len().unwrap()), (true, bytes));

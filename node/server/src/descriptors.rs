@@ -57,6 +57,12 @@ mod tests {
 
     #[test]
     fn the_soft_limit_is_raised_to_the_hard_one() {
+        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+        let low = Rlimit {
+            current: Some(maximum.map_or(512, |most| most.min(512))),
+            maximum,
+        };
+        setrlimit(Resource::Nofile, low).unwrap();
         raise().unwrap();
         let limit = getrlimit(Resource::Nofile);
         assert_eq!(limit.current, limit.maximum);

@@ -430,10 +430,7 @@ mod tests {
                 .unwrap();
         }
         let found = ["ballast", "node", "orders", "users"].map(|name| name.parse().unwrap());
-        assert_eq!(
-            directory.layout().unwrap(),
-            Layout::Folders(found.to_vec())
-        );
+        assert_eq!(directory.layout().unwrap(), Layout::Folders(found.to_vec()));
     }
 
     #[test]

@@ -14,6 +14,7 @@
 mod background;
 mod ballast;
 pub mod config;
+pub mod descriptors;
 pub mod directory;
 pub mod greeting;
 pub mod listen;

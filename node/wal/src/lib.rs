@@ -52,7 +52,7 @@ pub use frame::{FRAME_HEADER_BYTES, FrameError};
 pub use header::{HEADER_BYTES, Predecessor, SegmentHeader};
 pub use info::{Entry, SegmentInfo, SegmentState};
 pub use lineage::{begin, cut, seal_file};
-pub use log::{Cut, CutBytes, Hold, Options, Positions, Recovery, SealedFile, Wal};
+pub use log::{AfterCut, Cut, CutBytes, Hold, Options, Positions, Recovery, SealedFile, Wal};
 pub use reader::{FileRead, SegmentReader, Stop};
 pub use survey::{
     Anchor, Stranger, Survey, Surveyed, Verified, chain_at, survey, verify, verify_stream,

@@ -13,7 +13,7 @@
 //! | [`history`] | says which lineage each LSN belongs to |
 //! | [`reading`] | reads a segment through, believing nothing |
 //! | [`stored`] | reads a state out of a `data.mdb` without mapping it |
-//! | [`plan`] | decides: base, segments, what is reached, or what is missing |
+//! | [`mod@plan`] | decides: base, segments, what is reached, or what is missing |
 //! | [`mod@run`] | carries a plan out |
 //! | [`verify`] | proves a set of files without restoring it |
 //!

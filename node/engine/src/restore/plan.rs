@@ -1,5 +1,5 @@
 //! [`Plan`]: what a restore will do, or why it cannot. Printed for people by `Display`, for
-//! programs as JSON. How it is found is in [`super::planner`].
+//! programs as JSON. How it is found is in `super::planner`.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! What a `data.mdb` says of itself, read without mapping it: the [`Position`] and the lineage
+//! What a `data.mdb` says of itself, read without mapping it: the `Position` and the lineage
 //! record among its entries, and, entry by entry, whether all that it holds is what was written.
 
 use std::collections::BTreeMap;

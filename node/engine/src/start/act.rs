@@ -14,7 +14,7 @@ use unisondb_types::{
     Stamp, Target, Term,
 };
 use unisondb_wal::raft_state::{self, RaftState, RaftStateFile};
-use unisondb_wal::{CutBytes, SegmentState, Wal};
+use unisondb_wal::{AfterCut, CutBytes, SegmentState, Wal};
 
 use super::decide::{Action, Plan};
 use super::files::{self, Places};
@@ -314,9 +314,15 @@ impl Ground<'_> {
         vouched: Lsn,
         cut_bytes: CutBytes,
     ) -> Result<(Wal, unisondb_wal::Recovery), StartError> {
+        // What was restored by hand may end where another restore had cut it.
+        let after_cut = match cut_bytes {
+            CutBytes::KeepAside => AfterCut::Accept,
+            CutBytes::Drop => AfterCut::Refuse,
+        };
         let options = unisondb_wal::Options {
             segment_size: self.request.segment_size,
             cut_bytes,
+            after_cut,
             namespace: Some(self.namespace.clone()),
             ..unisondb_wal::Options::default()
         };

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, clippy::unwrap_used, clippy::disallowed_methods)]
 
+pub mod world;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -51,6 +51,18 @@ impl Machine {
     }
 
     async fn try_start(&self, args: &[&str]) -> Result<Running, StartError> {
+        let mut node = self.begin(args).await?;
+        match node.ready().await {
+            Ok(()) => Ok(node),
+            Err(error) => {
+                node.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Starts without waiting until all is open.
+    async fn begin(&self, args: &[&str]) -> Result<Running, StartError> {
         let base = [
             "unisondb",
             "--data-dir=/data",
@@ -68,14 +80,7 @@ impl Machine {
             listeners: Vec::new(),
             render_metrics: None,
         };
-        let mut node = start(parts).await?;
-        match node.ready().await {
-            Ok(()) => Ok(node),
-            Err(error) => {
-                node.stop().await;
-                Err(error)
-            }
-        }
+        start(parts).await
     }
 
     async fn start(&self, args: &[&str]) -> Running {

@@ -50,6 +50,60 @@ async fn a_namespace_that_cannot_be_made_leaves_no_trace_and_can_be_made_later()
 }
 
 #[tokio::test]
+async fn a_start_on_a_full_disk_waits_for_room() {
+    let machine = Machine::new();
+    let node = machine.start(&[]).await;
+    engine(&node).await;
+    write(&node, "k", "v").await.unwrap();
+    machine.disk.freeze();
+    let after = machine.on(machine.disk.crash(3));
+    after
+        .disk
+        .inject(Rule::always(OpKind::Write, "/data/users", Effect::Full));
+    let mut node = after.begin(&[]).await.unwrap();
+    for _ in 0..3 {
+        after.clock.advance(Duration::from_secs(1));
+        let early = tokio::time::timeout(Duration::from_millis(20), node.ready()).await;
+        assert!(early.is_err(), "there is no room yet");
+        let state = node.registry().find(&users()).unwrap().state;
+        assert!(matches!(&state, State::Starting { doing } if doing.contains("room")));
+    }
+    after.disk.heal();
+    after.clock.advance(Duration::from_secs(1));
+    node.ready().await.unwrap();
+    let open = engine(&node).await;
+    assert_eq!(value(&open, "k").as_deref(), Some(b"v".as_slice()));
+    write(&node, "k2", "v").await.unwrap();
+    drop(open);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_waits_for_room_can_be_stopped() {
+    let machine = Machine::new();
+    let rule = Rule::always(OpKind::Write, "/data/users", Effect::Full);
+    machine.disk.inject(rule);
+    let mut node = machine.begin(&["--namespaces=users"]).await.unwrap();
+    let early = tokio::time::timeout(Duration::from_millis(20), node.ready()).await;
+    assert!(early.is_err());
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn namespaces_called_ballast_and_node_live_through_a_restart() {
+    let machine = Machine::new();
+    let names = ["ballast", "node"].map(|name| name.parse::<Namespace>().unwrap());
+    for start in 0..2 {
+        let node = machine.start(&[]).await;
+        for name in &names {
+            assert_eq!(node.registry().find(name).is_some(), start > 0, "{name}");
+            node.registry().create(name).await.unwrap();
+        }
+        node.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn a_deleted_namespace_lies_in_the_trash_and_its_ids_are_not_used_again() {
     let machine = Machine::new();
     let node = machine.start(&[]).await;

@@ -344,6 +344,53 @@ async fn a_clock_far_past_the_log_keeps_writes_out_until_it_is_accepted() {
     node.stop().await;
 }
 
+/// Lets what was woken run; loops of the background included.
+async fn settle() {
+    for _ in 0..200 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_ahead_purges_and_expires_nothing() {
+    let machine = Machine::new();
+    let node = machine
+        .start(&["--segment-size=4KiB", "--wal-retention=1h"])
+        .await;
+    let open = engine(&node).await;
+    for n in 0..40 {
+        let key = format!("k{n}");
+        write(&node, &key, &"x".repeat(400)).await.unwrap();
+    }
+    let id = TxId::from_bytes([9; 16]);
+    let begin = Action::Begin {
+        id,
+        operation: TxOperation::Put,
+        entry_type: EntryType::Kv,
+    };
+    writer(&node).write(&users(), begin, None).await.unwrap();
+    writer(&node).seal(&users()).await.unwrap();
+    open.flush().unwrap();
+    let segments = open.wal().segments().len();
+    let last = open.applied();
+    assert!(segments > 4, "{segments}");
+
+    machine.clock.step(30 * 86_400_000_000);
+    machine.clock.advance(Duration::from_secs(31));
+    settle().await;
+    assert_eq!(open.wal().segments().len(), segments);
+    assert_eq!(open.applied(), last, "no transaction was aborted");
+
+    // Time that has really passed ages both.
+    machine.clock.step(-30 * 86_400_000_000);
+    machine.clock.advance(Duration::from_secs(3_700));
+    settle().await;
+    assert!(open.wal().segments().len() < segments);
+    assert!(open.applied() > last);
+    drop(open);
+    node.stop().await;
+}
+
 #[tokio::test]
 async fn a_transaction_whose_time_is_up_is_aborted() {
     let machine = Machine::new();

@@ -54,6 +54,8 @@ pub struct Options {
     pub memory: u64,
     /// What becomes of a torn tail.
     pub cut_bytes: CutBytes,
+    /// Whether a log may end with a segment that was cut for a lineage that is not here.
+    pub after_cut: AfterCut,
     /// Namespace that every segment must belong to; `None`: that of the newest.
     pub namespace: Option<Namespace>,
     /// Cluster that every segment must belong to; `None`: that of the newest.
@@ -68,6 +70,7 @@ impl Default for Options {
             largest_payload: unisondb_types::limits::FRAME_PAYLOAD_BYTES,
             memory: 16 << 20,
             cut_bytes: CutBytes::Drop,
+            after_cut: AfterCut::Refuse,
             namespace: None,
             cluster: None,
         }
@@ -81,6 +84,15 @@ pub enum CutBytes {
     Drop,
     /// They are kept in a file beside the segment: in a folder that was restored by copying.
     KeepAside,
+}
+
+/// What to make of a log that ends with a segment cut for a lineage that is not here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterCut {
+    /// [`Error::CutOff`]: the lineage's own segments are missing.
+    Refuse,
+    /// The log ends there: a restore from backups that were made before that lineage had any.
+    Accept,
 }
 
 /// How far the log is.

@@ -25,7 +25,7 @@ use super::read::Cursors;
 use super::resync::look_beyond;
 use super::state::{Life, Recent, Segment, State};
 use super::sync::{Current, Io};
-use super::{Cut, CutBytes, Inner, Options, Positions, Recovery, Wal};
+use super::{AfterCut, Cut, CutBytes, Inner, Options, Positions, Recovery, Wal};
 use crate::error::{Error, SegmentError};
 use crate::footer::{FOOTER_BYTES, Footer};
 use crate::frame::FrameError;
@@ -340,7 +340,7 @@ impl Opening<'_> {
         last: bool,
     ) -> Result<(), Error> {
         let id = candidate.header.id;
-        if let (Some(by), true) = (footer.cut_by, last) {
+        if let (Some(by), true, AfterCut::Refuse) = (footer.cut_by, last, self.options.after_cut) {
             return Err(Error::CutOff { segment: id, by });
         }
         if newest {

@@ -1,0 +1,374 @@
+//! Restores by copying that go wrong: what is missing, cut, rotten, foreign or in the way is named,
+//! and nothing that was there is lost (P11).
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::disallowed_types
+)]
+
+mod rig;
+
+use std::fs;
+use std::path::Path;
+
+use rig::world::{World, segments, world};
+use rig::{Model, Rig, request};
+use unisondb_engine::start::{OnGap, Request, StartError};
+use unisondb_platform::real;
+use unisondb_types::{Lsn, SegmentId, Target};
+
+#[test]
+fn a_missing_middle_segment_is_named_and_nothing_is_replayed_over_it() {
+    let w = world();
+    w.put_snapshot();
+    w.put_archive();
+    let all = segments(&w.home.join("wal"));
+    let needed: Vec<_> = all.iter().rev().take(4).collect();
+    fs::remove_file(needed[2]).unwrap();
+    let missing = needed[2]
+        .file_stem()
+        .unwrap()
+        .to_str()
+        .unwrap()
+        .parse::<u64>()
+        .unwrap();
+    let before = fs::read(w.home.join("db/data.mdb")).unwrap();
+    match w.open(&request()) {
+        Err(StartError::Gap { from, to, .. }) => {
+            assert_eq!((from.get(), to.get()), (missing, missing));
+        }
+        other => panic!("{:?}", other.map(|r| r.notes)),
+    }
+    assert_eq!(
+        fs::read(w.home.join("db/data.mdb")).unwrap(),
+        before,
+        "untouched"
+    );
+
+    let read_only = Request {
+        on_gap: OnGap::ReadOnly,
+        ..request()
+    };
+    let rig = w.open(&read_only).unwrap();
+    let up_to = rig.engine.history().parent.clone().unwrap().fork;
+    assert!(
+        up_to > w.snapshot_lsn,
+        "what lies before the hole is replayed"
+    );
+    let (_, at) = w.model.at.range(..=up_to).next_back().unwrap();
+    rig::same(&rig.keys(), &at.keys);
+    drop(rig);
+    assert_eq!(
+        fs::read(w.home.join("db/data.mdb")).unwrap(),
+        before,
+        "still untouched"
+    );
+
+    let set_aside = Request {
+        on_gap: OnGap::SetAside,
+        ..request()
+    };
+    let rig = w.open(&set_aside).unwrap();
+    rig::same(&rig.keys(), &w.model.at[&w.snapshot_lsn].keys);
+}
+
+#[test]
+fn a_folder_whose_state_is_missing_is_refused_never_begun_anew() {
+    let w = world();
+    // The log begins later than LSN 1, the state is gone.
+    w.put_archive();
+    fs::remove_file(&segments(&w.home.join("wal"))[0]).unwrap();
+    w.empty("db");
+    assert!(
+        matches!(w.open(&request()), Err(StartError::Corrupted { why, .. }) if why.contains("not 1"))
+    );
+    // Both are gone.
+    w.empty("wal");
+    assert!(matches!(w.open(&request()), Err(StartError::Refused(e)) if e.contains("emptied")));
+}
+
+#[test]
+fn a_bad_data_file_is_named_and_left_as_it_is() {
+    let w = world();
+    let good = fs::read(&w.snapshot).unwrap();
+    let mut flipped = good.clone();
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 1;
+    let cases: [(&str, Vec<u8>); 5] = [
+        ("empty", Vec::new()),
+        ("half", good[..good.len() / 2].to_vec()),
+        (
+            "random",
+            (0..60_000u32).map(|i| (i * 7 % 251) as u8).collect(),
+        ),
+        (
+            "still compressed",
+            [b"\x28\xb5\x2f\xfd".as_slice(), &good[..9_000]].concat(),
+        ),
+        ("flipped", flipped),
+    ];
+    for (name, bytes) in cases {
+        w.empty("db");
+        fs::write(w.home.join("db/data.mdb"), &bytes).unwrap();
+        match w.open(&request()) {
+            Err(e @ StartError::Corrupted { .. }) => {
+                assert!(
+                    e.to_string().starts_with("database file is corrupted"),
+                    "{e}"
+                );
+            }
+            Err(other) => panic!("{name}: {other}"),
+            Ok(_) => panic!("{name}: opened"),
+        }
+        assert_eq!(
+            fs::read(w.home.join("db/data.mdb")).unwrap(),
+            bytes,
+            "{name}: untouched"
+        );
+    }
+}
+
+#[test]
+fn a_copied_live_file_without_a_trailer_is_checked_entry_by_entry() {
+    let w = world();
+    let live = fs::read(w.home.join("db/data.mdb")).unwrap();
+    w.empty("db");
+    w.empty("wal");
+    fs::write(w.home.join("db/data.mdb"), live).unwrap();
+    let rig = w.open(&request()).unwrap();
+    rig::same(&rig.keys(), &w.model.at[&w.last].keys);
+}
+
+#[test]
+fn a_log_of_another_history_is_set_aside() {
+    let w = world();
+    let other = world();
+    w.put_snapshot();
+    w.empty("wal");
+    for path in segments(&other.archive) {
+        fs::copy(&path, w.home.join("wal").join(path.file_name().unwrap())).unwrap();
+    }
+    let rig = w.open(&request()).unwrap();
+    rig::same(&rig.keys(), &w.model.at[&w.snapshot_lsn].keys);
+    assert!(
+        rig.notes.iter().any(|n| n.field == "set-aside"),
+        "{:?}",
+        rig.notes
+    );
+}
+
+#[test]
+fn an_old_segment_with_a_rotten_header_is_named_and_does_not_stop_a_start() {
+    let w = world();
+    let old = &segments(&w.home.join("wal"))[1];
+    let mut bytes = fs::read(old).unwrap();
+    bytes[20] ^= 1;
+    fs::write(old, bytes).unwrap();
+    let rig = w.open(&request()).unwrap();
+    rig::same(&rig.keys(), &w.model.at[&w.last].keys);
+    assert!(
+        rig.notes.iter().any(|n| n.field == "damaged" && n.degraded),
+        "{:?}",
+        rig.notes
+    );
+    assert!(
+        w.home
+            .join("wal.damaged")
+            .join(old.file_name().unwrap())
+            .exists()
+    );
+}
+
+/// A damaged byte in the middle of a segment's frames.
+fn rot(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_new_target_replaces_that_of_a_restore_that_failed() {
+    let w = world();
+    w.put_snapshot();
+    w.put_archive();
+    let all = segments(&w.home.join("wal"));
+    rot(&all[all.len() - 2]);
+    assert!(w.open(&request()).is_err());
+    assert!(w.home.join("restoring").exists());
+    let target = *w.model.at.range(w.snapshot_lsn.next()..).nth(5).unwrap().0;
+    w.put_snapshot();
+    w.put_archive();
+    let rig = w.open(&w.to(Target::Lsn(target))).unwrap();
+    rig::same(&rig.keys(), &w.model.at[&target].keys);
+    assert_eq!(rig.engine.history().parent.as_ref().unwrap().fork, target);
+}
+
+/// A history with a fork inside a sealed segment, and all its segments in the archive.
+fn forked() -> (World, Model, SegmentId) {
+    let w = world();
+    let target = Lsn::new(w.snapshot_lsn.get() + 20);
+    let target = *w.model.at.range(target..).next().unwrap().0;
+    w.put_snapshot();
+    w.put_archive();
+    let mut rig = w.open(&w.to(Target::Lsn(target))).unwrap();
+    let first = rig.engine.wal().active().id;
+    rig.model = w.model.clone();
+    rig.model.at.retain(|lsn, _| *lsn <= target);
+    for i in 0..60 {
+        rig.put(
+            &format!("after{i}"),
+            "a value of some length to fill segments",
+        )
+        .unwrap();
+    }
+    rig.seal().unwrap();
+    rig.engine
+        .backup_wal(SegmentId::ZERO, "wal/archive")
+        .unwrap();
+    let model = rig.model.clone();
+    rig.close();
+    (w, model, first)
+}
+
+#[test]
+fn a_lineage_without_its_first_segment_is_never_passed_over() {
+    let (w, model, first) = forked();
+    for rotten in [false, true] {
+        w.put_snapshot();
+        w.put_archive();
+        let path = w.home.join("wal").join(first.file_name());
+        if rotten {
+            let mut bytes = fs::read(&path).unwrap();
+            bytes[300] ^= 1;
+            fs::write(&path, bytes).unwrap();
+        } else {
+            fs::remove_file(&path).unwrap();
+        }
+        let before: Vec<_> = segments(&w.home.join("wal"));
+        assert!(w.open(&request()).is_err(), "rotten: {rotten}");
+        assert_eq!(segments(&w.home.join("wal")), before, "nothing was moved");
+        assert!(!w.home.join("restoring").exists(), "nothing was begun");
+        // With the good segment back, all is there.
+        fs::copy(w.archive.join(first.file_name()), &path).unwrap();
+        let rig = w.open(&request()).unwrap();
+        rig::same(&rig.keys(), &model.at.values().next_back().unwrap().keys);
+        rig.close();
+        fs::remove_dir_all(w.home.join("db")).unwrap();
+        fs::create_dir(w.home.join("db")).unwrap();
+    }
+}
+
+#[test]
+fn what_a_target_cuts_off_the_live_log_is_kept_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = rig::home(dir.path());
+    let platform = real::platform();
+    let mut rig = Rig::open(&platform, &home).unwrap();
+    rig.put("a", "1").unwrap();
+    let through = rig.seal().unwrap();
+    let snapshot = rig.engine.backup_snapshot("s.db", through).unwrap();
+    let target = rig.put("b", "2").unwrap();
+    rig.put("c", "3").unwrap();
+    let lineage = rig.engine.lineage();
+    rig.close();
+    fs::remove_dir_all(home.join("db")).unwrap();
+    fs::create_dir(home.join("db")).unwrap();
+    fs::copy(&snapshot.path, home.join("db/data.mdb")).unwrap();
+    let to = Request {
+        target: Some(Target::Lsn(target)),
+        ..request()
+    };
+    let rig = Rig::open_with(&platform, &home, &to).unwrap();
+    assert_eq!(rig.keys().len(), 2);
+    let kept = home.join(format!("wal.lineage-{lineage}"));
+    let found = segments(&kept).iter().any(|p| {
+        let mut reader = unisondb_wal::SegmentReader::open(platform.disk.as_ref(), p).unwrap();
+        std::iter::from_fn(|| reader.next().unwrap()).any(|e| e.record.lsn > target)
+    });
+    assert!(
+        found,
+        "the records behind the target lie in {}",
+        kept.display()
+    );
+}
+
+#[test]
+fn a_missing_old_segment_under_a_live_state_is_told() {
+    let w = world();
+    let all = segments(&w.home.join("wal"));
+    fs::remove_file(&all[2]).unwrap();
+    let rig = w.open(&request()).unwrap();
+    rig::same(&rig.keys(), &w.model.at[&w.last].keys);
+    assert!(
+        rig.notes.iter().any(|n| n.field == "gap" && n.degraded),
+        "{:?}",
+        rig.notes
+    );
+}
+
+#[test]
+fn a_copy_cut_before_its_header_ends_the_log_before_it() {
+    let w = world();
+    w.put_snapshot();
+    w.put_archive();
+    let all = segments(&w.home.join("wal"));
+    fs::write(all.last().unwrap(), b"").unwrap();
+    let rig = w.open(&request()).unwrap();
+    assert!(
+        rig.notes.iter().any(|n| n.field == "damaged" && n.degraded),
+        "{:?}",
+        rig.notes
+    );
+    assert!(rig.engine.history().parent.as_ref().unwrap().fork > w.snapshot_lsn);
+}
+
+#[test]
+fn an_archive_that_ends_with_a_cut_segment_restores_to_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = rig::home(dir.path());
+    let platform = real::platform();
+    let mut rig = Rig::open(&platform, &home).unwrap();
+    rig.put("a", "1").unwrap();
+    let through = rig.seal().unwrap();
+    let snapshot = rig.engine.backup_snapshot("s.db", through).unwrap();
+    let target = rig.put("b", "2").unwrap();
+    rig.put("c", "3").unwrap();
+    rig.close();
+    let put_snapshot = || {
+        fs::remove_dir_all(home.join("db")).unwrap();
+        fs::create_dir(home.join("db")).unwrap();
+        fs::copy(&snapshot.path, home.join("db/data.mdb")).unwrap();
+    };
+    put_snapshot();
+    let to = Request {
+        target: Some(Target::Lsn(target)),
+        ..request()
+    };
+    let rig = Rig::open_with(&platform, &home, &to).unwrap();
+    // The new lineage has archived nothing of its own yet when it is lost.
+    let copies = rig
+        .engine
+        .backup_wal(SegmentId::ZERO, "wal/archive")
+        .unwrap();
+    assert_eq!(copies.copies.len(), 2);
+    rig.close();
+    put_snapshot();
+    for e in fs::read_dir(home.join("wal")).unwrap() {
+        fs::remove_file(e.unwrap().path()).unwrap();
+    }
+    for copy in &copies.copies {
+        fs::copy(
+            &copy.path,
+            home.join("wal").join(copy.path.file_name().unwrap()),
+        )
+        .unwrap();
+    }
+    let mut rig = Rig::open(&platform, &home).unwrap();
+    assert_eq!(rig.keys().len(), 2);
+    assert_eq!(rig.engine.history().parent.as_ref().unwrap().fork, target);
+    rig.put("d", "4").unwrap();
+    rig.close();
+    assert_eq!(Rig::open(&platform, &home).unwrap().keys().len(), 3);
+}
