@@ -93,14 +93,15 @@ async fn a_node_that_waits_for_room_can_be_stopped() {
 async fn namespaces_called_ballast_and_node_live_through_a_restart() {
     let machine = Machine::new();
     let names = ["ballast", "node"].map(|name| name.parse::<Namespace>().unwrap());
-    for start in 0..2 {
+    let mut lineages = Vec::new();
+    for _ in 0..2 {
         let node = machine.start(&[]).await;
         for name in &names {
-            assert_eq!(node.registry().find(name).is_some(), start > 0, "{name}");
-            node.registry().create(name).await.unwrap();
+            lineages.push(node.registry().create(name).await.unwrap().lineage());
         }
         node.stop().await;
     }
+    assert_eq!(lineages[..2], lineages[2..], "they were not made again");
 }
 
 #[tokio::test]
