@@ -419,5 +419,8 @@ fn the_small_files_are_as_the_documentation_says() {
     assert_eq!(fields["stamp"], "2025-01-01T00:00:00.000000Z");
     assert_eq!(fields["lineage"].as_str().unwrap().len(), 32);
     assert!(fields["raft_id"].as_u64() > Some(0));
-    assert_eq!(fields.as_object().unwrap().len(), 5, "{line}");
+    assert_eq!(fields["base"][0].as_str().unwrap().len(), 32);
+    assert_eq!(fields["base"][1], node.told.snapshot.unwrap().get());
+    assert_eq!(fields["without_log"], false);
+    assert_eq!(fields.as_object().unwrap().len(), 7, "{line}");
 }

@@ -95,15 +95,17 @@ pub(crate) fn scrape(
     describe();
     let standings = host.namespaces();
     for standing in &standings {
-        let engine = match &standing.state {
-            State::Open { engine, .. } => Some(engine),
-            State::Starting { .. } | State::Failed { .. } => None,
+        let (engine, gap) = match &standing.state {
+            // A hole that the start found is one, whatever backups have said since.
+            State::Open { engine, notes } => (Some(engine), notes.iter().any(|n| n.field == "gap")),
+            State::Failed { reason } => (None, reason.contains("wal gap: ")),
+            State::Starting { .. } => (None, false),
         };
         let ns = &standing.namespace;
-        publish(ns.as_str(), engine, |kind| missed.of(ns, kind));
+        publish(ns.as_str(), engine, gap, |kind| missed.of(ns, kind));
     }
     if standings.is_empty() {
-        publish("", None, |_| Miss::default());
+        publish("", None, false, |_| Miss::default());
     }
     let names: Vec<&str> = standings.iter().map(|s| s.namespace.as_str()).collect();
     let mut text = match render {
@@ -114,7 +116,7 @@ pub(crate) fn scrape(
     text
 }
 
-fn publish(ns: &str, engine: Option<&Engine>, missed: impl Fn(&'static str) -> Miss) {
+fn publish(ns: &str, engine: Option<&Engine>, gap: bool, missed: impl Fn(&'static str) -> Miss) {
     let status = engine.map(Engine::backup_status).unwrap_or_default();
     for (kind, name) in KINDS {
         let of: KindStatus = match kind {
@@ -135,7 +137,7 @@ fn publish(ns: &str, engine: Option<&Engine>, missed: impl Fn(&'static str) -> M
         drop(histogram!(DURATION, &labels));
     }
     let labels = [("namespace", ns.to_owned())];
-    gauge!(GAP, &labels).set(if status.gap { 1.0 } else { 0.0 });
+    gauge!(GAP, &labels).set(if status.gap || gap { 1.0 } else { 0.0 });
     let segments = engine.map(|e| e.wal().segments()).unwrap_or_default();
     let sealed = segments.iter().filter(|s| s.state == SegmentState::Sealed);
     let newest = sealed.map(|s| s.id).max().unwrap_or(SegmentId::ZERO);
