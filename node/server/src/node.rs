@@ -106,7 +106,7 @@ pub async fn start(parts: Parts) -> Result<Running, StartError> {
     let settings = Settings {
         tokens: tokens(&platform, &config)?,
         allowed_origins: config.allowed_origins.clone(),
-        allowed_hosts: config.allowed_hosts.clone(),
+        allowed_hosts: hosts(&config),
         lenient_json: config.compat_lenient_json,
         render_metrics,
         ..Settings::default()
@@ -234,6 +234,15 @@ fn wanted(config: &Config, layout: &Layout) -> Vec<Wanted> {
             names.into_iter().map(Wanted::Folder).collect()
         }
     }
+}
+
+/// The names by which clients may address this node: those configured, and the one it listens by.
+fn hosts(config: &Config) -> Vec<String> {
+    let mut hosts = config.allowed_hosts.clone();
+    if let crate::config::Host::Name(name) = config.http_addr.host() {
+        hosts.push(name.clone());
+    }
+    hosts
 }
 
 fn tokens(platform: &Platform, config: &Config) -> Result<Option<Tokens>, StartError> {

@@ -28,6 +28,8 @@ pub use self::values::{Durability, LogFormat, LogLevel, OnGap, Setting, Share, S
 /// Variables that begin like ours and are no keys.
 const VARIABLE_CONFIG: &str = "UNISONDB_CONFIG";
 const PREFIX: &str = "UNISONDB_";
+/// Variables of `udbctl`, which an operator may well have set for both.
+const OTHERS: [&str; 2] = ["UNISONDB_TOKEN", "UNISONDB_URL"];
 /// A configuration file longer than this is no configuration file.
 const FILE_BYTES: u64 = 1 << 20;
 
@@ -187,7 +189,7 @@ fn from_environment(
     });
     for (name, value) in ours.collect::<BTreeMap<_, _>>() {
         // An empty variable is one that a unit file or a compose file left blank.
-        if value.is_empty() {
+        if value.is_empty() || OTHERS.contains(&name.as_str()) {
             continue;
         }
         if name == VARIABLE_CONFIG {
