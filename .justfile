@@ -53,12 +53,13 @@ soak-properties CASES="5000":
 soak-fuzz SECONDS="60":
     for target in $(cargo +nightly fuzz list --fuzz-dir tests/fuzz | grep -vx seeds); do \
         mkdir -p "tests/fuzz/corpus/$target"; \
-        cargo +nightly fuzz run --fuzz-dir tests/fuzz "$target" "tests/fuzz/corpus/$target" "tests/fuzz/seeds/$target" \
+        cargo +nightly fuzz run --fuzz-dir tests/fuzz --target-dir target/fuzz "$target" "tests/fuzz/corpus/$target" "tests/fuzz/seeds/$target" \
             -- -max_total_time={{SECONDS}} -rss_limit_mb=2048 -max_len=65536; \
     done
 
 # Ratios to redis, etcd, cp and LMDB on this machine.
 bench *ARGS:
+    cargo build --release -p unisondb-server -p unisondb-ctl
     cargo run --release -p unisondb-tests --bin bench -- {{ARGS}}
 
 # Known advisories, licences, doubled dependencies.
