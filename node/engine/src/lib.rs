@@ -15,6 +15,7 @@ pub mod backup;
 mod engine;
 mod error;
 mod flush;
+mod pace;
 mod read;
 pub mod restore;
 mod scrub;

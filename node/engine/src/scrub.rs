@@ -11,6 +11,7 @@ use unisondb_types::{Digest, Lsn, SegmentId};
 
 use crate::Error;
 use crate::engine::{Engine, Shared, decode};
+use crate::pace::Pace;
 use crate::state::entry;
 use crate::state::position::{self, Position};
 use crate::state::table::{self, Table};
@@ -119,7 +120,7 @@ impl Proof {
         let (done, result) = mpsc::sync_channel(1);
         let handle = shared.clone();
         shared.platform.offload.run(Box::new(move || {
-            let result = prove(&view);
+            let result = prove(&view, &mut Pace::new(&handle.platform));
             if let Err(e @ (Error::Damaged { .. } | Error::Diverged { .. })) = &result {
                 handle.stop(&format!("backup: {e}"));
             }
@@ -141,7 +142,7 @@ impl Proof {
     }
 }
 
-fn prove(view: &unisondb_store::View) -> Result<(), Error> {
+fn prove(view: &unisondb_store::View, pace: &mut Pace) -> Result<(), Error> {
     let mut digest = Digest::EMPTY;
     let mut position: Option<Position> = None;
     let at = table::meta(position::POSITION);
@@ -152,6 +153,9 @@ fn prove(view: &unisondb_store::View) -> Result<(), Error> {
             digest.add(&entry.hash);
         } else if *key == at[..] {
             position = Some(decode(key, entry.payload)?);
+        }
+        if pace.is_up(key.len() + value.len()) {
+            pace.rest();
         }
     }
     let position = position.ok_or_else(|| Error::Damaged {

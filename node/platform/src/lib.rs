@@ -13,12 +13,14 @@ pub mod disk;
 pub mod entropy;
 pub mod memory;
 pub mod offload;
+pub mod pulse;
 pub mod real;
 
 pub use clock::Clock;
 pub use disk::{Access, Disk, DiskExt, EntryKind, File, FileExt, FolderEntry, Lock, Meta, Space};
 pub use entropy::Entropy;
 pub use offload::{Offload, OffloadExt};
+pub use pulse::Pulse;
 
 /// One machine: what a node is handed at assembly. Cheap to clone.
 #[derive(Clone)]
@@ -31,6 +33,8 @@ pub struct Platform {
     pub entropy: Arc<dyn Entropy>,
     /// Where blocking work goes.
     pub offload: Arc<dyn Offload>,
+    /// What the logs of this machine are doing: work that can wait gives way to them.
+    pub pulse: Arc<Pulse>,
 }
 
 impl std::fmt::Debug for Platform {

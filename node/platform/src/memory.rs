@@ -84,5 +84,6 @@ pub fn platform_on(disk: &MemoryDisk, clock: &MemoryClock, seed: u64) -> Platfor
         clock: Arc::new(clock.clone()),
         entropy: Arc::new(MemoryEntropy::new(seed)),
         offload: Arc::new(InlineOffload),
+        pulse: Arc::default(),
     }
 }

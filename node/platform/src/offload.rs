@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 /// A loop that owns its thread.
 pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -17,6 +18,9 @@ pub trait Offload: Send + Sync + 'static {
     /// block. It may await channels, notifications and [`Clock::sleep`](crate::Clock::sleep), but
     /// no sockets.
     fn thread(&self, name: &str, task: Task);
+    /// Rests a job of [`run`](Self::run), on its own thread, for about `duration`: others have the
+    /// machine meanwhile. Inline there is nobody to give way to: it returns at once.
+    fn rest(&self, duration: Duration);
 }
 
 /// What every [`Offload`] can do by its own calls.

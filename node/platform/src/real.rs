@@ -27,6 +27,7 @@ pub fn platform() -> Platform {
         clock: Arc::new(RealClock::default()),
         entropy: Arc::new(RealEntropy),
         offload: Arc::new(RealOffload::default()),
+        pulse: Arc::default(),
     }
 }
 

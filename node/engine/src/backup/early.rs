@@ -141,6 +141,9 @@ mod tests {
         fn thread(&self, _: &str, _: unisondb_platform::offload::Task) {
             unreachable!("no loop is wanted")
         }
+        fn rest(&self, _: std::time::Duration) {
+            unreachable!("nobody rests")
+        }
     }
 
     fn file() -> (MemoryDisk, Arc<dyn File>) {

@@ -12,12 +12,13 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 use sha2::{Digest as _, Sha256};
-use unisondb_platform::{Access, DiskExt, File, FileExt, Offload};
+use unisondb_platform::{Access, DiskExt, File, FileExt, Platform};
 use unisondb_types::Sha256Sum;
 
 use super::BackupError;
 use super::early::Early;
 use super::root::{Folder, failed};
+use crate::pace::Pace;
 
 /// What ends the name of a file in the making.
 pub(super) const TMP: &str = ".tmp";
@@ -39,12 +40,31 @@ pub(super) struct Draft<'f> {
     folder: &'f Folder,
     name: String,
     file: Arc<dyn File>,
-    early: Option<Early>,
+    long: Option<Long>,
     len: u64,
     /// Written since the room left was last looked at.
     unlooked: u64,
     /// Whether the temporary name is ours no more.
     settled: bool,
+}
+
+/// What a file that takes long to write needs besides.
+struct Long {
+    early: Early,
+    pace: Pace,
+}
+
+impl Long {
+    fn wrote(&mut self, bytes: usize, file: &dyn File) -> io::Result<()> {
+        if !self.pace.is_up(bytes) {
+            return self.early.wrote(bytes);
+        }
+        // While a log is written to, in small syncs: its own waits behind one of them at most.
+        self.early.settle()?;
+        file.sync()?;
+        self.pace.rest();
+        Ok(())
+    }
 }
 
 impl<'f> Draft<'f> {
@@ -61,16 +81,20 @@ impl<'f> Draft<'f> {
             folder,
             name: name.to_owned(),
             file,
-            early: None,
+            long: None,
             len: 0,
             unlooked: 0,
             settled: false,
         })
     }
 
-    /// Brings it to the medium while it is being written.
-    pub(super) fn early(mut self, offload: &Arc<dyn Offload>) -> Draft<'f> {
-        self.early = Some(Early::new(offload, &self.file));
+    /// Says that it will be long: it is brought to the medium while it is being written, and
+    /// written at a pace that gives way to the logs.
+    pub(super) fn long(mut self, platform: &Platform) -> Draft<'f> {
+        self.long = Some(Long {
+            early: Early::new(&platform.offload, &self.file),
+            pace: Pace::new(platform),
+        });
         self
     }
 
@@ -85,8 +109,11 @@ impl<'f> Draft<'f> {
             .write_all_at(bytes, self.len)
             .map_err(|e| self.failed(e))?;
         self.len += bytes.len() as u64;
-        let wrote = self.early.as_mut().map_or(Ok(()), |e| e.wrote(bytes.len()));
-        wrote.map_err(|e| self.failed(e))
+        match &mut self.long {
+            Some(long) => long.wrote(bytes.len(), &*self.file),
+            None => Ok(()),
+        }
+        .map_err(|e| self.failed(e))
     }
 
     /// Length so far, in bytes.
@@ -101,7 +128,7 @@ impl<'f> Draft<'f> {
 
     /// Syncs it.
     pub(super) fn sync(&self) -> Result<(), BackupError> {
-        let settled = self.early.as_ref().map_or(Ok(()), Early::settle);
+        let settled = self.long.as_ref().map_or(Ok(()), |l| l.early.settle());
         settled
             .and_then(|()| self.file.sync())
             .map_err(|e| self.failed(e))

@@ -143,7 +143,7 @@ impl Engine {
         name: &str,
         through: Lsn,
     ) -> Result<(Draft<'f>, SnapshotBackup), BackupError> {
-        let mut draft = Draft::begin(folder, name)?.early(&self.0.platform.offload);
+        let mut draft = Draft::begin(folder, name)?.long(&self.0.platform);
         let mut sum = Sha256::new();
         let (flushed, proof) = self.copy_image(through, &mut |block| {
             draft.write(block)?;

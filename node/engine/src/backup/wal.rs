@@ -5,9 +5,7 @@
 //! order: a call that fails half way has published a prefix without a hole, says that it failed, and
 //! can be repeated.
 
-use std::sync::Arc;
-
-use unisondb_platform::{EntryKind, Offload};
+use unisondb_platform::{EntryKind, Platform};
 use unisondb_types::SegmentId;
 use unisondb_wal::{SealedFile, SegmentInfo, SegmentState, copy_verified};
 
@@ -58,7 +56,7 @@ impl Engine {
         let whole = asked.below(&shared.backups);
         for info in wanted {
             let segment = shared.wal.open_sealed(info.id).map_err(Error::from)?;
-            let copied = copy(&folder, &segment, &shared.platform.offload)?;
+            let copied = copy(&folder, &segment, &shared.platform)?;
             copies.push(Copied {
                 segment: info.id,
                 path: whole.join(info.id.file_name()),
@@ -110,12 +108,12 @@ fn wanted(segments: &[SegmentInfo], after: SegmentId) -> Result<Vec<&SegmentInfo
 fn copy(
     folder: &Folder,
     segment: &SealedFile,
-    offload: &Arc<dyn Offload>,
+    platform: &Platform,
 ) -> Result<unisondb_wal::Copied, BackupError> {
     let id = segment.info.id;
     let (name, what) = (id.file_name(), format!("segment {id}"));
     let there = folder.has_file(&name, &what)?;
-    let mut draft = Draft::begin(folder, &name)?.early(offload);
+    let mut draft = Draft::begin(folder, &name)?.long(platform);
     let copied = copy_verified(segment, &mut |block| draft.write(block));
     let copied = copied.map_err(|e| damaged(id, e))??;
     draft.sync()?;

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use crate::Offload;
 use crate::offload::Task;
@@ -39,6 +40,8 @@ impl Offload for InlineOffload {
             .spawn(move || or_abort(&name, || block_on(task)))
             .expect("a test has a thread to spare");
     }
+
+    fn rest(&self, _: Duration) {}
 }
 
 #[cfg(test)]

@@ -97,6 +97,10 @@ impl Offload for RealOffload {
             })
             .expect("the system has a thread for each log");
     }
+
+    fn rest(&self, duration: Duration) {
+        thread::sleep(duration);
+    }
 }
 
 impl Pool {

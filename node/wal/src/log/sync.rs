@@ -137,6 +137,7 @@ impl Wal {
             .write_all_at(bytes, start)
             .map_err(|e| self.failed(Error::io("cannot write", &path, e)))?;
         self.sync_file(&*io.current.file, &path)?;
+        self.inner.platform.pulse.beat();
         let mut state = self.inner.state.lock();
         state.positions.durable = last.entry.record.lsn;
         if let Some(segment) = state.segment_mut(io.current.id) {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use unisondb_platform::memory::{Effect, InlineOffload, MemoryDisk, OpKind, Rule};
+use unisondb_platform::memory::{self, Effect, MemoryClock, MemoryDisk, OpKind, Rule};
 use unisondb_platform::{Disk, DiskExt};
 
 use super::super::root::{Asked, Missing};
@@ -244,8 +244,8 @@ fn a_failed_early_sync_ends_the_file() {
     let folder = Folder::reach(&dynamic, Path::new(ROOT), &asked, Missing::Make)
         .unwrap()
         .unwrap();
-    let offload: Arc<dyn Offload> = Arc::new(InlineOffload);
-    let mut draft = Draft::begin(&folder, "x").unwrap().early(&offload);
+    let platform = memory::platform_on(&disk, &MemoryClock::default(), 1);
+    let mut draft = Draft::begin(&folder, "x").unwrap().long(&platform);
     disk.inject(Rule::once(OpKind::Sync, ROOT, Effect::Eio));
     draft.write(&vec![1; 16 << 20]).unwrap();
     assert!(matches!(draft.sync(), Err(BackupError::Io { .. })));
@@ -255,6 +255,33 @@ fn a_failed_early_sync_ends_the_file() {
     );
     drop(draft);
     assert!(disk.list(Path::new(ROOT)).unwrap().is_empty());
+}
+
+#[test]
+fn a_long_file_is_synced_in_small_steps_while_a_log_is_written() {
+    let disk = MemoryDisk::default();
+    let platform = memory::platform_on(&disk, &MemoryClock::default(), 1);
+    let asked = Asked::folder(".").unwrap();
+    let folder = Folder::reach(&platform.disk, Path::new(ROOT), &asked, Missing::Make)
+        .unwrap()
+        .unwrap();
+    let mut draft = Draft::begin(&folder, "x").unwrap().long(&platform);
+    let syncs = || disk.log().iter().filter(|o| o.kind == OpKind::Sync).count();
+    let before = syncs();
+    let mebibyte = vec![1; 1 << 20];
+    for _ in 0..4 {
+        draft.write(&mebibyte).unwrap();
+    }
+    assert_eq!(syncs(), before, "the logs are quiet");
+    for n in 1..=4 {
+        platform.pulse.beat();
+        draft.write(&mebibyte).unwrap();
+        assert_eq!(syncs(), before + n, "a sync a mebibyte");
+    }
+    platform.pulse.beat();
+    disk.inject(Rule::once(OpKind::Sync, ROOT, Effect::Eio));
+    let failed = draft.write(&mebibyte);
+    assert!(matches!(failed, Err(BackupError::Io { .. })), "{failed:?}");
 }
 
 #[test]
