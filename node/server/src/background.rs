@@ -27,8 +27,6 @@ const ROOM_EVERY: Duration = Duration::from_secs(1);
 const EXPIRE_EVERY: Duration = Duration::from_secs(5);
 /// How often old segments are looked for.
 const PURGE_EVERY: Duration = Duration::from_secs(30);
-/// How long a snapshot that was handed out keeps the segments that it needs.
-const SNAPSHOT_HOLD_MICROS: u64 = 3_600 * 1_000_000;
 
 /// Starts all of it; each ends when `stop` turns true.
 pub(crate) fn start(registry: &Registry, stop: &watch::Receiver<bool>) -> JoinSet<()> {
@@ -219,16 +217,12 @@ fn early_purge(namespace: &Namespace, up_to: SegmentId, share: &str) {
 fn may_go(at: usize, lane: &Lane, segments: &[SegmentInfo]) -> Vec<Candidate> {
     let now = lane.log_now();
     let flushed = lane.engine().positions().flushed;
-    let status = lane.engine().backup_status();
-    // Whoever took a snapshot lately will want what was written since: what it needs is younger.
-    let needed = status
-        .btree
-        .last_success
-        .filter(|at| now.micros_since(*at) < SNAPSHOT_HOLD_MICROS);
+    // Whoever took a snapshot lately will want what was written since.
+    let needed = lane.engine().snapshots_need(now);
     let free = segments.iter().take_while(|s| {
         s.state == SegmentState::Sealed
             && s.last_lsn.is_some_and(|lsn| lsn <= flushed)
-            && needed.is_none_or(|since| s.last_stamp < since)
+            && needed.is_none_or(|above| s.id <= above)
     });
     free.map(|s| Candidate {
         lane: at,

@@ -5,6 +5,7 @@
 //! snapshot  flush, image, trailer ─────────────────┤
 //!                              root (reach the folder) ─> publish (NAME.tmp, sync, rename, NAME.sha256)
 //! status    how it went, for metrics and alerts       └> early (sync while writing)
+//! handed    what the snapshots of the last hour need
 //! ```
 //!
 //! Every file is a copy of its own (never a link), of mode 0600 in folders of mode 0700, dated by
@@ -14,6 +15,7 @@
 //! calls seals first, through the `Writer`, and passes on what that came to.
 
 mod early;
+mod handed;
 mod publish;
 mod root;
 mod snapshot;
@@ -146,6 +148,12 @@ impl crate::Engine {
     /// How backups have gone.
     pub fn backup_status(&self) -> BackupStatus {
         self.0.backup.get()
+    }
+
+    /// The segments above this one are needed by a snapshot that was handed out less than an hour
+    /// before `now`; `None`: there is no such snapshot.
+    pub fn snapshots_need(&self, now: Stamp) -> Option<SegmentId> {
+        self.0.backup.snapshots_need(now)
     }
 }
 

@@ -12,18 +12,19 @@
 use std::io;
 use std::ops::Bound;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use sha2::{Digest as _, Sha256};
 use unisondb_platform::{File, FileExt};
 use unisondb_store::image::Image;
 use unisondb_store::{Direction, Source, Trailer, View};
 use unisondb_types::{Lsn, SegmentId, Sha256Sum};
+use unisondb_wal::Hold;
 
 use super::publish::Draft;
 use super::root::{Asked, Folder, Missing, failed};
 use super::{BackupError, BackupKind, SnapshotBackup};
-use crate::engine::decode;
+use crate::engine::{Shared, decode};
 use crate::restore::stored::Stored;
 use crate::scrub::Proof;
 use crate::state::entry;
@@ -42,6 +43,19 @@ pub struct SnapshotFile {
     /// What it is. The path is empty.
     pub about: SnapshotBackup,
     file: Arc<dyn File>,
+    /// Not kept open by whoever reads slowly.
+    shared: Weak<Shared>,
+    /// What was written since stays while it is read.
+    _hold: Hold,
+}
+
+impl Drop for SnapshotFile {
+    /// Handed out only now: its hour begins.
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.backup.hand_out(self.about.segment);
+        }
+    }
 }
 
 impl SnapshotFile {
@@ -74,9 +88,11 @@ impl Engine {
                 }
                 let folder = reach(Missing::Make)?.expect("what is missing was made");
                 folder.has_file(&name, "a snapshot")?;
-                let (draft, mut about) = self.draft(&folder, &name, through)?;
+                let (draft, mut about, _hold) = self.draft(&folder, &name, through)?;
                 draft.publish_with_sum(&about.sha256)?;
                 folder.sync()?;
+                // Written down with how the call went.
+                shared.backup.hand_out(about.segment);
                 about.path = shared.backups.join(path);
                 Ok(about)
             },
@@ -102,10 +118,15 @@ impl Engine {
             Missing::Make,
         )?
         .expect("what is missing was made");
-        let (draft, about) = self.draft(&folder, PASSING, through)?;
+        let (draft, about, hold) = self.draft(&folder, PASSING, through)?;
+        let file = draft.unnamed()?;
+        shared.backup.hand_out(about.segment);
+        shared.backup.keep();
         Ok(SnapshotFile {
             about,
-            file: draft.unnamed()?,
+            file,
+            shared: Arc::downgrade(shared),
+            _hold: hold,
         })
     }
 
@@ -133,19 +154,20 @@ impl Engine {
             sink(&block[..n]).map_err(gone)?;
             at += n as u64;
         }
-        Ok(snapshot.about)
+        Ok(snapshot.about.clone())
     }
 
-    /// A whole snapshot, trailer included, synced, not yet published.
+    /// A whole snapshot, trailer included, synced, not yet published; and a hold on what replay
+    /// behind it needs.
     fn draft<'f>(
         &self,
         folder: &'f Folder,
         name: &str,
         through: Lsn,
-    ) -> Result<(Draft<'f>, SnapshotBackup), BackupError> {
+    ) -> Result<(Draft<'f>, SnapshotBackup, Hold), BackupError> {
         let mut draft = Draft::begin(folder, name)?.long(&self.0.platform);
         let mut sum = Sha256::new();
-        let (flushed, proof) = self.copy_image(through, &mut |block| {
+        let (flushed, hold, proof) = self.copy_image(through, &mut |block| {
             draft.write(block)?;
             sum.update(block);
             Ok(())
@@ -170,20 +192,21 @@ impl Engine {
             lsn: position.lsn,
             stamp: position.stamp,
             lineage: position.lineage,
-            segment: position.whole_segment(flushed.last_ended),
+            segment: flushed.whole_segment(),
             digest: position.digest,
             sha256: finished(sum),
         };
-        Ok((draft, about))
+        Ok((draft, about, hold))
     }
 
     /// Gives `sink` an image that holds every record up to `through`; says what was flushed, and
-    /// gives the proof of it to wait for before anything is published.
+    /// gives a hold on the segments behind that, and the proof to wait for before anything is
+    /// published.
     fn copy_image(
         &self,
         through: Lsn,
         sink: &mut dyn FnMut(&[u8]) -> Result<(), BackupError>,
-    ) -> Result<(Flushed, Proof), BackupError> {
+    ) -> Result<(Flushed, Hold, Proof), BackupError> {
         let shared = &self.0;
         if let Some(reason) = shared.stopped() {
             return Err(Error::Stopped(reason).into());
@@ -196,6 +219,7 @@ impl Engine {
         // What is proven beside the copy is this very commit: none begins while it is held.
         let view = shared.store.read().map_err(Error::from)?;
         let flushed = Flushed::read(&view)?;
+        let hold = shared.wal.hold("snapshot", flushed.whole_segment().next());
         let proof = Proof::begin(shared, view);
         let mut refused = None;
         let copied = shared.store.image(move || drop(held), &mut |block| {
@@ -208,7 +232,7 @@ impl Engine {
             // What the disk said, not what the copy made of it.
             (_, Some(refused)) => Err(refused),
             (Err(e), None) => Err(Error::from(e).into()),
-            (Ok(_), None) => Ok((flushed, proof)),
+            (Ok(_), None) => Ok((flushed, hold, proof)),
         }
     }
 }
@@ -221,6 +245,11 @@ struct Flushed {
 }
 
 impl Flushed {
+    /// Replay needs only the segments above this one.
+    fn whole_segment(&self) -> SegmentId {
+        self.position.whole_segment(self.last_ended)
+    }
+
     fn read(view: &View) -> Result<Flushed, Error> {
         let key = table::meta(position::POSITION);
         let bytes = view.get(&key)?.ok_or_else(|| Error::Damaged {

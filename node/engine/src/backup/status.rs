@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use unisondb_platform::{DiskExt, Platform};
-use unisondb_types::Stamp;
+use unisondb_types::{SegmentId, Stamp};
 
 use super::BackupError;
+use super::handed::HandedOut;
 
 /// Name of the file, in the namespace's folder.
 const FILE: &str = "backup-status.json";
@@ -78,11 +79,14 @@ impl BackupStatus {
 
 /// What the file holds.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Kept {
     #[serde(default)]
     wal: KeptKind,
     #[serde(default)]
     btree: KeptKind,
+    #[serde(default)]
+    handed_out: HandedOut,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -134,6 +138,7 @@ pub(crate) struct Status {
     platform: Platform,
     path: PathBuf,
     now: Mutex<BackupStatus>,
+    handed_out: Mutex<HandedOut>,
     /// Held while the file is written: two calls never share its temporary name, and the file
     /// never goes back.
     writing: Mutex<()>,
@@ -166,6 +171,7 @@ impl Status {
             platform: platform.clone(),
             path,
             now: Mutex::new(now),
+            handed_out: Mutex::new(kept.handed_out),
             writing: Mutex::new(()),
             targets: super::publish::Targets::default(),
         }
@@ -174,6 +180,17 @@ impl Status {
     /// As it is now.
     pub(super) fn get(&self) -> BackupStatus {
         *self.now.lock()
+    }
+
+    /// A snapshot that needs the segments above `segment` is handed out.
+    pub(super) fn hand_out(&self, segment: SegmentId) {
+        let now = self.platform.clock.now();
+        self.handed_out.lock().add(segment, now);
+    }
+
+    /// The segments above this one are needed by a snapshot handed out lately.
+    pub(super) fn snapshots_need(&self, now: Stamp) -> Option<SegmentId> {
+        self.handed_out.lock().need(now)
     }
 
     /// Makes a backup, and counts how that went; `bytes` says how much was copied.
@@ -237,13 +254,15 @@ impl Status {
         self.keep();
     }
 
-    fn keep(&self) {
+    /// Writes down what outlives the process.
+    pub(super) fn keep(&self) {
         let _writing = self.writing.lock();
         // Read under the lock: whoever writes last writes the newest.
         let now = self.get();
         let kept = Kept {
             wal: KeptKind::of(&now.wal),
             btree: KeptKind::of(&now.btree),
+            handed_out: self.handed_out.lock().clone(),
         };
         let mut bytes = serde_json::to_vec(&kept).expect("numbers always become JSON");
         bytes.push(b'\n');

@@ -25,6 +25,8 @@ fn the_last_success_and_failures_in_a_row_outlive_the_process() {
             .count(BackupKind::Btree, || Err::<u64, _>(failure()), |b| *b)
             .unwrap_err();
     }
+    status.hand_out(SegmentId::new(4));
+    status.keep();
     let before = status.get().btree;
     assert_eq!(
         (before.successes, before.failures, before.bytes),
@@ -33,7 +35,10 @@ fn the_last_success_and_failures_in_a_row_outlive_the_process() {
 
     let again = disk.crash(3);
     let machine = platform_on(&again, &clock, 2);
-    let after = Status::load(&machine, Path::new(HOME)).get();
+    let after = Status::load(&machine, Path::new(HOME));
+    let need = after.snapshots_need(machine.clock.now());
+    assert_eq!(need, Some(SegmentId::new(4)));
+    let after = after.get();
     assert_eq!(
         after.btree,
         KindStatus {

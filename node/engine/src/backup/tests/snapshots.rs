@@ -1,5 +1,7 @@
 //! Snapshots.
 
+use unisondb_platform::Clock as _;
+
 use super::*;
 
 #[test]
@@ -145,4 +147,27 @@ fn a_snapshot_is_kept_as_it_was_while_the_namespace_goes_on() {
     taken.read_exact_at(&mut bytes, 0).unwrap();
     check_snapshot(bytes, &taken.about);
     assert_eq!(taken.about.lsn, at);
+}
+
+#[test]
+fn what_a_snapshot_needs_stays_while_it_is_read_and_an_hour_beyond() {
+    let hour = std::time::Duration::from_secs(3_600);
+    let (mut node, _, clock) = in_memory();
+    node.fill(2);
+    let taken = node.engine.snapshot_file(node.engine.applied()).unwrap();
+    let need = taken.about.segment;
+    node.fill(2);
+    node.engine.flush().unwrap();
+    clock.advance(2 * hour);
+    // Whatever retention says: somebody reads it.
+    let newest = node.engine.wal().segments().last().unwrap().id;
+    let gone = node.engine.wal().purge(newest).unwrap();
+    assert_eq!(gone.last(), Some(&need), "{gone:?}");
+    assert_eq!(node.engine.snapshots_need(clock.now()), None);
+    drop(taken);
+    assert_eq!(node.engine.snapshots_need(clock.now()), Some(need));
+    clock.advance(hour);
+    assert_eq!(node.engine.snapshots_need(clock.now()), None);
+    let later = node.snapshot("a").unwrap().segment;
+    assert_eq!(node.engine.snapshots_need(clock.now()), Some(later));
 }
