@@ -28,6 +28,7 @@ pub fn disk(make: &dyn Fn() -> (Arc<dyn Disk>, PathBuf)) {
         calls::lengths,
         calls::renaming_files,
         calls::renaming_folders,
+        calls::exchanging,
         calls::removing,
         calls::locking,
         calls::syncing_and_space,

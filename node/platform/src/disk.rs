@@ -6,7 +6,7 @@
 //!   [`FileExt`] loops.
 //! - Written bytes are visible to every reader at once and durable after [`File::sync`] returns Ok.
 //!   A failed sync has lost what was not durable: it must never be tried again and believed (P14).
-//! - A name (create, rename, remove, a new folder) is durable after [`Disk::sync_folder`] of its
+//! - A name (create, rename, exchange, remove, a new folder) is durable after [`Disk::sync_folder`] of its
 //!   folder returned Ok.
 //! - Errors are `std::io::Error` with the kind the operating system gives: `NotFound`,
 //!   `AlreadyExists`, `PermissionDenied`, `StorageFull` (ENOSPC), `QuotaExceeded` (EDQUOT), or an
@@ -55,6 +55,13 @@ pub trait Disk: Send + Sync + 'static {
     /// # Errors
     /// As [`open`](Self::open).
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Exchanges two names that are both there, files or folders, in one step: each stands for the
+    /// one or the other at every instant, and after a power loss both are exchanged or neither.
+    ///
+    /// # Errors
+    /// `Unsupported` when the file system cannot, `InvalidInput` when one lies in the other: both
+    /// names are then as they were. Otherwise as [`open`](Self::open).
+    fn exchange(&self, one: &Path, other: &Path) -> io::Result<()>;
     /// Removes a file.
     ///
     /// # Errors

@@ -43,6 +43,14 @@ pub enum DirectoryError {
         /// A namespace with a folder of its own.
         namespace: Namespace,
     },
+    /// A restore that replaces a namespace was killed between its two renames.
+    #[error("{} says that `udbctl restore` was interrupted while it replaced namespace {namespace}, which now lies in trash/: run the same `udbctl restore --force` again (it takes the namespace back first), or move it back by hand and remove this file", path.display())]
+    HalfRestored {
+        /// The file that says so.
+        path: PathBuf,
+        /// The namespace.
+        namespace: Namespace,
+    },
     /// The `node.toml` file is not what this program writes.
     #[error("{} is damaged: {why}; put it back from a copy, or remove it to make this a new node", path.display())]
     Node {
@@ -204,7 +212,8 @@ impl Directory {
     /// What lies here.
     ///
     /// # Errors
-    /// Both layouts at once; a folder that cannot be listed.
+    /// Both layouts at once; a namespace that a restore has taken away and not brought back; a
+    /// folder that cannot be listed.
     pub fn layout(&self) -> Result<Layout, DirectoryError> {
         let disk = &self.platform.disk;
         let list = |folder: &Path| disk.list(folder).map_err(|e| io_error(folder, e));
@@ -213,8 +222,11 @@ impl Directory {
             Ok(entries.iter().any(|e| e.name == "db" || e.name == "wal"))
         };
         let mut namespaces = Vec::new();
+        let mut replaced = Vec::new();
         for entry in list(&self.path)? {
             let Ok(namespace) = entry.name.parse::<Namespace>() else {
+                let swap = entry.name.strip_suffix(".restore");
+                replaced.extend(swap.and_then(|name| name.parse::<Namespace>().ok()));
                 continue;
             };
             let folder = self.path.join(&entry.name);
@@ -229,6 +241,10 @@ impl Directory {
             if is_folder && holds_data(&folder)? {
                 namespaces.push(namespace);
             }
+        }
+        if let Some(namespace) = replaced.into_iter().find(|n| !namespaces.contains(n)) {
+            let path = self.path.join(format!("{namespace}.restore"));
+            return Err(DirectoryError::HalfRestored { path, namespace });
         }
         if self.is_flat()? {
             return match namespaces.into_iter().next() {
@@ -431,6 +447,26 @@ mod tests {
         }
         let found = ["ballast", "node", "orders", "users"].map(|name| name.parse().unwrap());
         assert_eq!(directory.layout().unwrap(), Layout::Folders(found.to_vec()));
+    }
+
+    #[test]
+    fn a_namespace_that_a_killed_restore_took_away_is_named_not_begun_anew() {
+        let (dir, platform) = scratch();
+        let directory = open(&platform, dir.path()).unwrap();
+        file(&platform, &dir.path().join("users.restore"));
+        let e = directory.layout().unwrap_err().to_string();
+        assert!(
+            e.contains("users.restore") && e.contains("udbctl restore --force"),
+            "{e}"
+        );
+        let home = dir.path().join("users/db");
+        platform.disk.create_folders(&home).unwrap();
+        let users = Layout::Folders(vec!["users".parse().unwrap()]);
+        assert_eq!(
+            directory.layout().unwrap(),
+            users,
+            "the second rename was done"
+        );
     }
 
     #[test]

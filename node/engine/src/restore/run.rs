@@ -3,9 +3,17 @@
 //! renamed to `D/N`.
 //!
 //! What holds, killed at any instruction: `D/N` is what it was, or complete. A leftover `N.partial`
-//! is thrown away by the next run. Where a namespace is replaced there are two renames, out to
-//! `trash/` and in; `N.restore` names the first one, and the next run takes it back if the second
-//! did not happen. Nothing is ever deleted that was not made here.
+//! is thrown away by the next run. A namespace that is replaced is exchanged in one step:
+//!
+//! ```text
+//! D/N.partial --rename--> D/trash/N.TIME <==exchange==> D/N
+//! ```
+//!
+//! First into `trash/`, so that the one name there is right whichever of the two lies under it: after
+//! a kill it is the new state, unused, before the exchange, and the old one behind it.
+//! A file system that exchanges nothing gets two renames, out to `trash/` and in: between them `D/N`
+//! is absent. `N.restore` names the first one there; the next run takes it back if the second did not
+//! happen, and no server starts before that. Nothing is ever deleted that was not made here.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -45,7 +53,7 @@ struct Places {
     data: PathBuf,
     home: PathBuf,
     partial: PathBuf,
-    /// Names the folder in `trash/` while the two renames are under way.
+    /// Names the folder in `trash/` while two renames are under way, for want of an exchange.
     swap: PathBuf,
     trash: PathBuf,
     backups: PathBuf,
@@ -132,7 +140,8 @@ pub fn run(
     Ok(restored)
 }
 
-/// An interrupted run had moved the namespace away and nothing into its place: it comes back.
+/// An interrupted run had moved the namespace away and nothing into its place, on a file system that
+/// exchanges nothing: it comes back.
 fn take_back(disk: &dyn Disk, places: &Places) -> Result<(), RestoreError> {
     let name = match disk.read(&places.swap, 4 << 10) {
         Ok(name) => String::from_utf8_lossy(&name).into_owned(),
@@ -240,36 +249,50 @@ fn make(
     })
 }
 
-/// The two renames, or the one.
+/// The exchange; a rename where nothing is replaced.
 fn put_in_place(
     disk: &dyn Disk,
     places: &Places,
     now: Stamp,
 ) -> Result<Option<PathBuf>, RestoreError> {
     let sync = |folder: &Path| disk.sync_folder(folder).map_err(at(folder));
-    let moved = if is_empty(disk, &places.home)? {
-        if exists(disk, &places.home)? {
-            disk.remove_folder(&places.home).map_err(at(&places.home))?;
+    let home = &places.home;
+    if is_empty(disk, home)? {
+        if exists(disk, home)? {
+            disk.remove_folder(home).map_err(at(home))?;
         }
-        None
-    } else {
-        disk.create_folders(&places.trash)
-            .map_err(at(&places.trash))?;
-        let name = free_name(disk, places, now)?;
-        disk.publish(&places.swap, name.as_bytes())
-            .map_err(at(&places.swap))?;
-        let moved = places.trash.join(name);
-        rename(disk, &places.home, &moved)?;
-        sync(&places.trash)?;
-        Some(moved)
-    };
+        rename(disk, &places.partial, home)?;
+        sync(&places.data)?;
+        return Ok(None);
+    }
+    disk.create_folders(&places.trash)
+        .map_err(at(&places.trash))?;
+    let name = free_name(disk, places, now)?;
+    let moved = places.trash.join(&name);
+    rename(disk, &places.partial, &moved)?;
+    match disk.exchange(&moved, home) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::Unsupported => {
+            rename(disk, &moved, &places.partial)?;
+            swap_by_renames(disk, places, &name)?;
+        }
+        Err(e) => return Err(at(home)(e)),
+    }
+    sync(&places.trash)?;
+    sync(&places.data)?;
+    Ok(Some(moved))
+}
+
+/// Out to `trash/NAME` and in, each durable before the next.
+fn swap_by_renames(disk: &dyn Disk, places: &Places, name: &str) -> Result<(), RestoreError> {
+    let sync = |folder: &Path| disk.sync_folder(folder).map_err(at(folder));
+    disk.publish(&places.swap, name.as_bytes())
+        .map_err(at(&places.swap))?;
+    rename(disk, &places.home, &places.trash.join(name))?;
+    sync(&places.trash)?;
     rename(disk, &places.partial, &places.home)?;
     sync(&places.data)?;
-    if moved.is_some() {
-        disk.remove_file(&places.swap).map_err(at(&places.swap))?;
-        sync(&places.data)?;
-    }
-    Ok(moved)
+    disk.remove_file(&places.swap).map_err(at(&places.swap))
 }
 
 /// As the server names what it deletes. A dot is in no namespace's name.

@@ -37,7 +37,7 @@ use unisondb_types::{ClusterId, Lsn, Namespace, SegmentId, Stamp, Target};
 
 use crate::{Applier, Engine};
 
-pub use decide::Plan;
+pub use decide::{Action, Plan};
 
 /// Where a namespace lives.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -245,6 +245,60 @@ pub(super) fn renaming_folders(disk: &dyn Disk, folder: &Path) {
     assert_eq!(names(disk, &b), ["inside"]);
 }
 
+pub(super) fn exchanging(disk: &dyn Disk, folder: &Path) {
+    let [a, b, sub] = ["a", "b", "sub"].map(|name| folder.join(name));
+    let first = put(disk, &a, b"first");
+    put(disk, &b, b"second");
+    match disk.exchange(&a, &b) {
+        // Said so, and done nothing: who asks has another way.
+        Err(e) if e.kind() == ErrorKind::Unsupported => {
+            assert_eq!(
+                (get(disk, &a), get(disk, &b)),
+                (b"first".into(), b"second".into())
+            );
+            return;
+        }
+        exchanged => ok("two files are exchanged", exchanged),
+    }
+    assert_eq!(
+        (get(disk, &a), get(disk, &b)),
+        (b"second".into(), b"first".into())
+    );
+    ok("a handle follows its file", first.write_all_at(b"F", 0));
+    assert_eq!(get(disk, &b), b"First");
+    ok("a folder is made", disk.create_folder(&sub));
+    put(disk, &sub.join("inside"), b"x");
+    ok("a folder and a file are exchanged", disk.exchange(&a, &sub));
+    assert_eq!(get(disk, &a.join("inside")), b"x", "with all in it");
+    assert_eq!(get(disk, &sub), b"second");
+    ok("across folders too", disk.exchange(&a.join("inside"), &b));
+    assert_eq!(
+        (get(disk, &a.join("inside")), get(disk, &b)),
+        (b"First".into(), b"x".into())
+    );
+    ok("a name with itself is one", disk.exchange(&b, &b));
+    assert_eq!(names(disk, folder), ["a", "b", "sub"]);
+    let no = folder.join("no");
+    for (one, other) in [(&a, &no), (&no, &a)] {
+        let result = disk.exchange(one, other);
+        refused("both must be there", ErrorKind::NotFound, result);
+    }
+    let inside = a.join("inside");
+    for (one, other) in [(&a, &inside), (&inside, &a)] {
+        let result = disk.exchange(one, other);
+        refused(
+            "no folder goes into itself",
+            ErrorKind::InvalidInput,
+            result,
+        );
+    }
+    assert_eq!(
+        names(disk, folder),
+        ["a", "b", "sub"],
+        "refused changes nothing"
+    );
+}
+
 pub(super) fn removing(disk: &dyn Disk, folder: &Path) {
     let [file, sub] = ["file", "sub"].map(|name| folder.join(name));
     refused(

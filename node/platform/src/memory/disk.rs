@@ -276,6 +276,25 @@ impl Disk for MemoryDisk {
         Ok(())
     }
 
+    fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let (first, second) = (state.place(one), state.place(other));
+        let mut operation = state.operation(OpKind::Exchange, one);
+        operation.to = Some(other.to_owned());
+        if let (Ok(Place::Native(first)), Ok(Place::Native(second))) = (&first, &second) {
+            state.begin_native(&operation)?;
+            return RealDisk.exchange(first, second);
+        }
+        fail(state.begin(operation)?)?;
+        match (first?, second?) {
+            (Place::Name(folder, name), Place::Name(there, other)) => {
+                state.tree.exchange((folder, &name), (there, &other))
+            }
+            (Place::Native(_), _) | (_, Place::Native(_)) => Err(ErrorKind::CrossesDevices.into()),
+            _ => Err(ErrorKind::InvalidInput.into()),
+        }
+    }
+
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
         match state.start(OpKind::RemoveFile, path)? {

@@ -22,6 +22,8 @@ pub enum OpKind {
     Meta,
     /// `rename`.
     Rename,
+    /// `exchange`.
+    Exchange,
     /// `remove_file`.
     RemoveFile,
     /// `remove_folder`.
@@ -55,6 +57,7 @@ impl OpKind {
             OpKind::CreateFile
             | OpKind::CreateFolder
             | OpKind::Rename
+            | OpKind::Exchange
             | OpKind::RemoveFile
             | OpKind::RemoveFolder
             | OpKind::SyncFolder
@@ -82,7 +85,7 @@ pub struct Operation {
     pub kind: OpKind,
     /// The file or folder; of an open file, the name it was opened by.
     pub path: PathBuf,
-    /// The new name, of a rename.
+    /// The new name, of a rename; the other one, of an exchange.
     pub to: Option<PathBuf>,
     /// Where in the file; the new length, of `set_len`.
     pub offset: u64,
@@ -119,6 +122,8 @@ pub enum Effect {
     Quota,
     /// EACCES.
     Denied,
+    /// EOPNOTSUPP: this file system cannot.
+    Unsupported,
     /// EINTR: nothing done, may be called again.
     Interrupted,
     /// A read or write of at most so many bytes, one at least.
@@ -136,6 +141,7 @@ impl Effect {
             Effect::Full => Some(io::ErrorKind::StorageFull.into()),
             Effect::Quota => Some(io::ErrorKind::QuotaExceeded.into()),
             Effect::Denied => Some(io::ErrorKind::PermissionDenied.into()),
+            Effect::Unsupported => Some(io::ErrorKind::Unsupported.into()),
             Effect::Interrupted => Some(io::ErrorKind::Interrupted.into()),
             Effect::Short(_) | Effect::Misdirect(_) => None,
         }

@@ -1,7 +1,7 @@
 //! [`Tree`]: names and what they stand for, as seen now and as the medium holds it.
 //!
-//! A name operation (make, rename, remove) is pending until one of its folders is synced. Then it
-//! is durable, with everything before it in its folders: a rename between two folders is one
+//! A name operation (make, rename, exchange, remove) is pending until one of its folders is synced. Then it
+//! is durable, with everything before it in its folders: a rename or an exchange between two folders is one
 //! operation, there wholly or not at all. At a crash each folder keeps a random beginning of what
 //! was pending, which is what a journal leaves.
 
@@ -192,6 +192,28 @@ impl Tree {
         };
         self.change(vec![away, here]);
         Ok(replaced.filter(|_| !is_folder))
+    }
+
+    /// Exchanges two names: one operation, so a crash leaves both or neither.
+    pub(super) fn exchange(
+        &mut self,
+        (one, name): (Id, &OsStr),
+        (other, there): (Id, &OsStr),
+    ) -> io::Result<()> {
+        let (id, other_id) = (self.look_up(one, name)?, self.look_up(other, there)?);
+        if id == other_id {
+            return Ok(());
+        }
+        if self.lies_below(other, id) || self.lies_below(one, other_id) {
+            return Err(ErrorKind::InvalidInput.into());
+        }
+        let change = |folder, name: &OsStr, to| Change {
+            folder,
+            name: name.to_owned(),
+            to: Some(to),
+        };
+        self.change(vec![change(one, name, other_id), change(other, there, id)]);
+        Ok(())
     }
 
     /// Whether `folder` is `above` or somewhere in it.

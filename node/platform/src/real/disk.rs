@@ -7,7 +7,10 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FlockOperation, fdatasync, flock, fsync, statvfs};
+use rustix::fs::{
+    CWD, FlockOperation, RenameFlags, fdatasync, flock, fsync, renameat_with, statvfs,
+};
+use rustix::io::Errno;
 
 use crate::{Access, Disk, EntryKind, File, FolderEntry, Lock, Meta, Space};
 
@@ -74,6 +77,20 @@ impl Disk for RealDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
+    }
+
+    fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
+        if one != other && (one.starts_with(other) || other.starts_with(one)) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        match renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE) {
+            Ok(()) => Ok(()),
+            // What file systems without it answer; EINVAL too, as nothing else is wrong with it.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+                Err(io::ErrorKind::Unsupported.into())
+            }
+            Err(e) => Err(e.into()),
+        }
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {

@@ -3,12 +3,14 @@
 
 use std::path::Path;
 
-use unisondb_platform::memory::{self, MemoryDisk};
+use unisondb_platform::memory::{self, Effect, MemoryDisk, OpKind, Rule};
 use unisondb_platform::{Disk, DiskExt, Platform};
 use unisondb_types::{Lsn, SegmentId, Target};
 
 use super::super::{Existing, Request, RestoreError, Restored};
-use super::{all_of, node::Node};
+use super::all_of;
+use super::node::{Node, folders, options};
+use crate::start;
 
 fn run(platform: &Platform, asked: &Request) -> Result<Restored, RestoreError> {
     let plan = super::super::plan(platform.disk.as_ref(), asked, &|_| {})?;
@@ -24,7 +26,17 @@ fn names(disk: &MemoryDisk, folder: &str) -> Vec<String> {
         .collect()
 }
 
-fn sweep(existing: Existing) {
+/// How the disk replaces a namespace.
+#[derive(Clone, Copy, PartialEq)]
+enum Disks {
+    Exchange,
+    RenameOnly,
+}
+
+/// The operations at the end of a run that put the namespace in place: each is a crash of its own.
+const PLACING: u64 = 15;
+
+fn sweep(existing: Existing, disks: Disks) {
     let node = || {
         let mut node = Node::new(60);
         node.write(6);
@@ -42,6 +54,10 @@ fn sweep(existing: Existing) {
                 .publish(Path::new("/b/users/witness"), b"old")
                 .unwrap();
         }
+        if disks == Disks::RenameOnly {
+            let unsupported = Rule::always(OpKind::Exchange, "/", Effect::Unsupported);
+            node.disk.inject(unsupported);
+        }
         let mut asked = all_of(&node, "/b", Target::Lsn(Lsn::new(11)));
         asked.existing = existing;
         (node, asked)
@@ -53,7 +69,8 @@ fn sweep(existing: Existing) {
     let digest = done.digest;
     assert!(after > before + 20, "the restore does something");
 
-    for n in (before..after).step_by(5) {
+    let far = |n: &u64| *n + PLACING >= after || (n - before).is_multiple_of(5);
+    for n in (before..after).filter(far) {
         let (node, asked) = node();
         node.disk.freeze_at(n);
         run(&node.platform, &asked).unwrap_err();
@@ -66,9 +83,15 @@ fn sweep(existing: Existing) {
             let old = found.contains(&"witness".to_owned());
             let new = found.contains(&"db".to_owned()) && found.contains(&"ids".to_owned());
             assert!(old || new, "operation {n}: {found:?}");
+            assert_whole(&platform, if old { Lsn::new(3) } else { Lsn::new(11) });
         } else if existing == Existing::MoveToTrash {
+            assert!(
+                disks == Disks::RenameOnly,
+                "operation {n}: absent, where names can be exchanged"
+            );
             // Between the two renames: the next run takes it back, nothing is lost.
             assert!(!names(&disk, "/b/trash").is_empty(), "operation {n}");
+            assert!(names(&disk, "/b").contains(&"users.restore".to_owned()));
         }
         let mut again = asked.clone();
         again.existing = Existing::MoveToTrash;
@@ -81,15 +104,37 @@ fn sweep(existing: Existing) {
                 .any(|n| n.ends_with(".partial") || n.ends_with(".restore")),
             "{left:?}"
         );
+        if existing == Existing::MoveToTrash {
+            let kept = names(&disk, "/b/trash").iter().any(|n| {
+                disk.exists(&Path::new("/b/trash").join(n).join("witness"))
+                    .unwrap()
+            });
+            assert!(kept, "operation {n}: the old namespace is kept in trash/");
+        }
     }
+}
+
+/// `/b/users` would go on, from a restore that ended at `fork`: all of it is there.
+#[track_caller]
+fn assert_whole(platform: &Platform, fork: Lsn) {
+    let plan = start::inspect(platform, &folders(Path::new("/b")), &options()).unwrap();
+    assert_eq!(plan.action, start::Action::GoOn);
+    let segments = unisondb_wal::survey(platform.disk.as_ref(), Path::new("/b/users/wal"));
+    let newest = segments.unwrap().segments.pop().unwrap().found.unwrap();
+    assert_eq!(newest.header.first_lsn, fork.next());
 }
 
 #[test]
 fn a_restore_killed_at_any_operation_leaves_nothing_or_all() {
-    sweep(Existing::Refuse);
+    sweep(Existing::Refuse, Disks::Exchange);
 }
 
 #[test]
-fn a_forced_restore_killed_at_any_operation_loses_neither_namespace() {
-    sweep(Existing::MoveToTrash);
+fn a_forced_restore_killed_at_any_operation_leaves_the_old_namespace_or_the_new_one_whole() {
+    sweep(Existing::MoveToTrash, Disks::Exchange);
+}
+
+#[test]
+fn without_an_exchange_a_forced_restore_that_is_killed_loses_neither_namespace() {
+    sweep(Existing::MoveToTrash, Disks::RenameOnly);
 }

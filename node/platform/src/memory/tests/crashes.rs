@@ -107,6 +107,30 @@ fn a_rename_without_folder_sync_may_not_survive() {
 }
 
 #[test]
+fn an_exchange_survives_a_crash_whole_or_not_at_all() {
+    for synced in [None, Some("/a"), Some("/b")] {
+        let disk = MemoryDisk::default();
+        disk.create_folders(path("/a")).unwrap();
+        disk.create_folders(path("/b")).unwrap();
+        create_durable(&disk, "/a/one", b"1");
+        create_durable(&disk, "/b/two", b"2");
+        create(&disk, "/b/earlier", b"");
+        disk.exchange(path("/a/one"), path("/b/two")).unwrap();
+        create(&disk, "/a/later", b"");
+        if let Some(folder) = synced {
+            disk.sync_folder(path(folder)).unwrap();
+        }
+        let look =
+            |disk: &MemoryDisk| (read(disk, "/a/one").unwrap(), read(disk, "/b/two").unwrap());
+        let mut wanted = BTreeSet::from([(b"2".to_vec(), b"1".to_vec())]);
+        if synced.is_none() {
+            wanted.insert((b"1".to_vec(), b"2".to_vec()));
+        }
+        assert_eq!(ends(&disk, look), wanted, "synced: {synced:?}");
+    }
+}
+
+#[test]
 fn a_rename_between_folders_is_there_once() {
     for synced in [None, Some("/a"), Some("/b")] {
         let disk = MemoryDisk::default();
