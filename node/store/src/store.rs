@@ -43,7 +43,6 @@ const LOST: &str = "the memory map could not grow and was lost";
 #[derive(Debug, Clone)]
 pub struct Store(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     env: Env<WithoutTls>,
     db: Main,
@@ -53,6 +52,20 @@ struct Inner {
     writer: Mutex<()>,
     /// What failed for good, once something has. Apart from `writer`, so that asking costs no wait.
     failed: Mutex<Option<String>>,
+    /// Told when that happens.
+    when_poisoned: Mutex<Option<WhenPoisoned>>,
+}
+
+/// Told once what has failed.
+type WhenPoisoned = Box<dyn FnOnce(&str) + Send>;
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("env", &self.env)
+            .field("failed", &self.failed)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Figures about a store, at one moment.
@@ -92,6 +105,7 @@ impl Store {
             gate: Arc::default(),
             writer: Mutex::new(()),
             failed: Mutex::new(None),
+            when_poisoned: Mutex::new(None),
         })))
     }
 
@@ -188,6 +202,27 @@ impl Store {
         self.0.failed.lock().clone()
     }
 
+    /// Calls `tell` once, by whoever meets the failure, as soon as nothing can be committed any more.
+    /// What the file shows is from then on no proof of what is on the medium: a page whose sync
+    /// failed looks good in the page cache, also to the next process.
+    pub fn when_poisoned(&self, tell: impl FnOnce(&str) + Send + 'static) {
+        *self.0.when_poisoned.lock() = Some(Box::new(tell));
+    }
+
+    /// Takes no more commits until the next start, as after a failed sync: for a caller that has met
+    /// one.
+    pub fn poison(&self, why: &str) {
+        tracing::error!(
+            why,
+            "the database takes no more writes until the next start"
+        );
+        *self.0.failed.lock() = Some(why.to_owned());
+        let tell = self.0.when_poisoned.lock().take();
+        if let Some(tell) = tell {
+            tell(why);
+        }
+    }
+
     pub(crate) fn env(&self) -> &Env<WithoutTls> {
         &self.0.env
     }
@@ -242,14 +277,6 @@ impl Store {
                 Error::Poisoned { why }
             }
         }
-    }
-
-    fn poison(&self, why: &str) {
-        tracing::error!(
-            why,
-            "the database takes no more writes until the next start"
-        );
-        *self.0.failed.lock() = Some(why.to_owned());
     }
 
     fn no_room_for(&self, bytes: u64) -> Option<Errno> {

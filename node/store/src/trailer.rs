@@ -192,6 +192,12 @@ impl Trailer {
         }
     }
 
+    /// Whether `bytes` may be the beginning of a trailer, perhaps a cut one.
+    pub fn may_begin(bytes: &[u8]) -> bool {
+        let n = bytes.len().min(MAGIC.len());
+        n > 0 && bytes[..n] == MAGIC[..n]
+    }
+
     /// Reads all bytes before the trailer and compares their sum.
     ///
     /// # Errors

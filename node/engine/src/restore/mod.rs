@@ -40,7 +40,7 @@ pub mod walk;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests;
+pub(crate) mod tests;
 
 pub use plan::{Plan, Problem, plan};
 pub use run::{Restored, admit, run};

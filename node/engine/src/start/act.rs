@@ -2,13 +2,12 @@
 //! it, a vote. What comes before can be done again after a kill at any point.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
-use unisondb_platform::{Access, DiskExt, Platform};
-use unisondb_store::{Create, Store};
+use unisondb_platform::{DiskExt, Platform};
+use unisondb_store::Create;
 use unisondb_types::{
     Chain, ClusterId, Digest, LineageId, LineageReason, LineageRecord, Lsn, Namespace, SegmentId,
     Stamp, Target, Term,
@@ -18,14 +17,12 @@ use unisondb_wal::{AfterCut, CutBytes, SegmentState, Wal};
 
 use super::decide::{Action, Plan};
 use super::files::{self, Places};
-use super::findings::{self, Db, Findings, State};
+use super::findings::{self, Findings, State};
 use super::{Folders, Note, Opened, Request, StartError, restore};
 use crate::engine::{Checks, Counters, Shared};
 use crate::flush::{Beside, Flusher};
-use crate::state::entry;
 use crate::state::memtable::Memtable;
 use crate::state::position::{self, Position};
-use crate::state::table;
 use crate::{Applier, Engine};
 
 /// Log bytes read at once while replaying.
@@ -82,6 +79,7 @@ pub(super) fn carry_out(
             ground.go_on(None, notes)
         }
         Action::GoOn => {
+            ground.adopt(&found.db)?;
             let state = found.db.state().cloned();
             let opened = ground.go_on(state, notes)?;
             files::retire_recovery(platform.disk.as_ref(), &ground.places)?;
@@ -125,86 +123,6 @@ impl Ground<'_> {
         Ok(())
     }
 
-    /// Moves segments that are not of this history out of `wal/`, by their lineages; the newest
-    /// first, so that what is left after a kill is one log without a hole.
-    pub(super) fn set_aside(&self, found: &Findings, plan: &Plan) -> Result<(), StartError> {
-        for id in plan.damaged.iter().rev() {
-            self.move_to("wal.damaged", &id.file_name())?;
-        }
-        for id in plan.aside.iter().rev() {
-            let segment = &found.segments[id];
-            self.move_aside(segment.info.header.lineage, &segment.file_name)?;
-        }
-        Ok(())
-    }
-
-    /// Copies a segment to where others are set aside, before it is cut.
-    pub(super) fn copy_aside(&self, lineage: LineageId, name: &str) -> Result<(), StartError> {
-        let folder = self.places.home.join(format!("wal.lineage-{lineage}"));
-        self.disk()
-            .create_folders(&folder)
-            .map_err(|e| StartError::io(&folder, e))?;
-        let to = folder.join(name);
-        if self
-            .disk()
-            .exists(&to)
-            .map_err(|e| StartError::io(&to, e))?
-        {
-            // From a try before a kill; whole or not, the original is still uncut.
-            self.disk()
-                .remove_file(&to)
-                .map_err(|e| StartError::io(&to, e))?;
-        }
-        copy_file(self.disk(), &self.places.wal.join(name), &to)?;
-        self.disk()
-            .sync_folder(&folder)
-            .map_err(|e| StartError::io(&folder, e))
-    }
-
-    /// Syncs segments that somebody copied here: nobody else has.
-    pub(super) fn make_durable(&self, segments: &[SegmentId]) -> Result<(), StartError> {
-        for id in segments {
-            let path = self.places.wal.join(id.file_name());
-            let synced = self
-                .disk()
-                .open(&path, Access::Write)
-                .and_then(|f| f.sync());
-            synced.map_err(|e| StartError::io(&path, e))?;
-        }
-        let wal = &self.places.wal;
-        self.disk()
-            .sync_folder(wal)
-            .map_err(|e| StartError::io(wal, e))
-    }
-
-    pub(super) fn move_aside(&self, lineage: LineageId, name: &str) -> Result<(), StartError> {
-        self.move_to(&format!("wal.lineage-{lineage}"), name)
-    }
-
-    /// Moves a file out of `wal/` into a folder beside it, whatever lies there already.
-    fn move_to(&self, folder: &str, name: &str) -> Result<(), StartError> {
-        let folder = self.places.home.join(folder);
-        self.disk()
-            .create_folders(&folder)
-            .map_err(|e| StartError::io(&folder, e))?;
-        let mut to = folder.join(name);
-        let mut n = 1;
-        while self
-            .disk()
-            .exists(&to)
-            .map_err(|e| StartError::io(&to, e))?
-        {
-            n += 1;
-            to = folder.join(format!("{name}.{n}"));
-        }
-        let from = self.places.wal.join(name);
-        self.disk()
-            .rename(&from, &to)
-            .and_then(|()| self.disk().sync_folder(&folder))
-            .and_then(|()| self.disk().sync_folder(&self.places.wal))
-            .map_err(|e| StartError::io(&from, e))
-    }
-
     /// The first record of a new namespace: vote, log; each synced, in this order (D8).
     /// A name that had segments before, here or among its backups, begins above them (P12).
     fn create(&self, cluster: ClusterId, found: &Findings) -> Result<(), StartError> {
@@ -241,72 +159,6 @@ impl Ground<'_> {
         };
         RaftStateFile::create(self.disk(), &self.places.raft_state, state)?;
         Ok(())
-    }
-
-    /// An LMDB file of ours with nothing in it.
-    pub(super) fn blank_db(&self) -> Result<(), StartError> {
-        let store = self.open_store(Create::IfMissing)?;
-        self.own(&store)?;
-        store.close();
-        Ok(())
-    }
-
-    /// A file of another origin becomes ours. It has been verified; its trailer is cut off.
-    pub(super) fn adopt(&self, db: &Db) -> Result<(), StartError> {
-        let Db::Image { cut_to, .. } = db else {
-            return Ok(());
-        };
-        // Opened for writing by us first: a file of another user is named before LMDB sees it.
-        let path = &self.places.data;
-        let file = self
-            .disk()
-            .open(path, Access::Write)
-            .map_err(|e| StartError::io(path, e))?;
-        self.lock_file_ours()?;
-        if let Some(len) = cut_to {
-            file.set_len(*len)
-                .and_then(|()| file.sync())
-                .map_err(|e| StartError::io(path, e))?;
-        }
-        drop(file);
-        let store = self.open_store(Create::MustExist)?;
-        self.own(&store)?;
-        store.close();
-        Ok(())
-    }
-
-    /// LMDB will need a lock file of its own: named before anything is changed, if we may not have it.
-    fn lock_file_ours(&self) -> Result<(), StartError> {
-        let path = self.places.db.join(unisondb_store::LOCK_FILE);
-        let ours = match self.disk().open(&path, Access::Write) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => self
-                .disk()
-                .open(&path, Access::CreateNew)
-                .and_then(|_| self.disk().remove_file(&path)),
-            other => other.map(drop),
-        };
-        ours.map_err(|e| StartError::io(&path, e))
-    }
-
-    /// Writes a fresh owner id into LMDB and beside it: both say "ours" only together.
-    fn own(&self, store: &Store) -> Result<(), StartError> {
-        let id = self.platform.entropy.id();
-        let key = table::meta(position::OWNER);
-        let (_, bytes) = entry::encode(&key, Lsn::ZERO, &id);
-        store.commit([(key, Some(bytes))])?;
-        files::write_owner(self.disk(), &self.places, &id)
-    }
-
-    fn open_store(&self, create: Create) -> Result<Store, StartError> {
-        let native = self
-            .disk()
-            .native(&self.places.db)
-            .map_err(|e| StartError::io(&self.places.db, e))?;
-        let options = unisondb_store::Options {
-            map_size: self.request.map_size,
-            create,
-        };
-        Ok(Store::open(&native, options)?)
     }
 
     pub(super) fn open_wal(
@@ -554,28 +406,4 @@ pub(super) fn draw_raft_id(platform: &Platform) -> u64 {
     let mut bytes = [0; 8];
     platform.entropy.fill(&mut bytes);
     u64::from_le_bytes(bytes).max(1)
-}
-
-/// Copies one file whole, synced.
-pub(super) fn copy_file(
-    disk: &dyn unisondb_platform::Disk,
-    from: &Path,
-    to: &Path,
-) -> Result<(), StartError> {
-    use unisondb_platform::FileExt;
-    let copy = || {
-        let source = disk.open(from, Access::Read)?;
-        let sink = disk.open(to, Access::CreateNew)?;
-        let len = source.len()?;
-        let mut block = vec![0; 1 << 20];
-        let mut at = 0;
-        while at < len {
-            let n = usize::try_from(len - at).map_or(block.len(), |n| n.min(block.len()));
-            source.read_exact_at(&mut block[..n], at)?;
-            sink.write_all_at(&block[..n], at)?;
-            at += n as u64;
-        }
-        sink.sync()
-    };
-    copy().map_err(|e| StartError::io(to, e))
 }

@@ -98,6 +98,14 @@ pub(super) fn decide(
         );
         notes.push(note("set-aside", id.to_string(), text, false));
     }
+    if let Db::Failed(state) = &found.db {
+        let text = format!(
+            "a write to {} had failed: all of its entries, up to LSN {}, were checked and written afresh; what the log has behind them is replayed. Look at the disk",
+            found.places.data.display(),
+            state.position.lsn
+        );
+        notes.push(note("recovery", "rewritten", text, false));
+    }
     let mut plan = Plan {
         namespace,
         action: Action::GoOn,
@@ -196,7 +204,7 @@ pub(super) fn decide(
                 Action::Restore(target.unwrap_or(Target::Latest))
             };
         }
-        Db::Live(state) if has_vote => {
+        Db::Live(state) | Db::Failed(state) if has_vote => {
             path.whole(found)?;
             ignored(&mut plan.notes, target);
             if path.end(found) < state.position.lsn {
@@ -208,7 +216,7 @@ pub(super) fn decide(
                 )));
             }
         }
-        Db::Live(_) | Db::Image { .. } => {
+        Db::Live(_) | Db::Failed(_) | Db::Image { .. } => {
             restored(found, &path, target, on_gap, has_vote, &mut plan)?;
         }
     }
@@ -301,7 +309,7 @@ fn goes_on(found: &Findings, restoring: &Restoring, target: Option<Target>) -> b
     let same_target = target.is_none_or(|t| t == Target::from(restoring.target));
     let same_base = match &found.db {
         // It has been adopted: what lies there now is as far as the replay came.
-        Db::Live(_) | Db::Missing | Db::Blank => true,
+        Db::Live(_) | Db::Failed(_) | Db::Missing | Db::Blank => true,
         Db::Image { state, .. } => {
             restoring.base == Some((state.position.lineage, state.position.lsn))
         }

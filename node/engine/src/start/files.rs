@@ -20,6 +20,8 @@ pub(super) struct Places {
     pub(super) db: PathBuf,
     pub(super) data: PathBuf,
     pub(super) owner: PathBuf,
+    /// What `owner` becomes when LMDB's file is no longer to be trusted.
+    pub(super) failed_owner: PathBuf,
     pub(super) wal: PathBuf,
     pub(super) raft_state: PathBuf,
     pub(super) ids: PathBuf,
@@ -35,6 +37,7 @@ impl Places {
             home: home.to_owned(),
             data: db.join(unisondb_store::DATA_FILE),
             owner: db.join("owner"),
+            failed_owner: db.join("owner.failed"),
             db,
             raft_state: wal.join("raft.state"),
             wal,
@@ -101,9 +104,34 @@ pub(super) fn read_owner(disk: &dyn Disk, places: &Places) -> Result<Option<Vec<
     small(disk, &places.owner)
 }
 
+/// The same id, once a write or sync of that file has failed.
+pub(super) fn read_failed_owner(
+    disk: &dyn Disk,
+    places: &Places,
+) -> Result<Option<Vec<u8>>, StartError> {
+    small(disk, &places.failed_owner)
+}
+
+/// A write or sync of `data.mdb` has failed: what it shows may be in the page cache alone, and the
+/// next start must not take that for the medium (P14). Best effort: the disk is a failing one.
+pub(super) fn disown(disk: &dyn Disk, places: &Places) {
+    let gone = disk
+        .rename(&places.owner, &places.failed_owner)
+        .and_then(|()| disk.sync_folder(&places.db));
+    if let Err(error) = gone {
+        tracing::error!(path = %places.owner.display(), %error, "cannot be renamed: before the next start, remove it by hand");
+    }
+}
+
 pub(super) fn write_owner(disk: &dyn Disk, places: &Places, id: &[u8]) -> Result<(), StartError> {
     disk.publish(&places.owner, id)
-        .map_err(|e| StartError::io(&places.owner, e))
+        .map_err(|e| StartError::io(&places.owner, e))?;
+    match disk.remove_file(&places.failed_owner) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(StartError::io(&places.failed_owner, e))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A restore under way: written before the first change, removed after the last. A start that

@@ -49,6 +49,9 @@ pub(super) enum Db {
     Blank,
     /// The one that was made or adopted here.
     Live(State),
+    /// That one, after a write or sync of it failed: verified whole, and still to be written afresh
+    /// before it is mapped.
+    Failed(State),
     /// One of another origin: a snapshot, or a copy. Verified whole.
     Image {
         /// What it holds.
@@ -61,7 +64,7 @@ pub(super) enum Db {
 impl Db {
     pub(super) fn state(&self) -> Option<&State> {
         match self {
-            Db::Live(state) | Db::Image { state, .. } => Some(state),
+            Db::Live(state) | Db::Failed(state) | Db::Image { state, .. } => Some(state),
             Db::Missing | Db::Blank => None,
         }
     }
@@ -212,7 +215,10 @@ fn look_at_db(disk: &dyn Disk, places: &Places) -> Result<Db, StartError> {
     let image = Image::open(source).map_err(wrong)?;
     let owner = files::read_owner(disk, places)?;
     let kept_owner = meta_entry(&image, position::OWNER, places)?;
-    let ours = trailer.is_none() && owner.is_some() && owner == kept_owner;
+    let says_ours =
+        |owner: &Option<Vec<u8>>| trailer.is_none() && owner.is_some() && *owner == kept_owner;
+    let ours = says_ours(&owner);
+    let failed = !ours && says_ours(&files::read_failed_owner(disk, places)?);
     let unproven = !ours && trailer.is_none();
     if unproven {
         // Nobody vouches for these bytes: follow every page before anything is mapped.
@@ -264,6 +270,8 @@ fn look_at_db(disk: &dyn Disk, places: &Places) -> Result<Db, StartError> {
     }
     Ok(if ours {
         Db::Live(state)
+    } else if failed {
+        Db::Failed(state)
     } else {
         Db::Image {
             state,

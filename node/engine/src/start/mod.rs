@@ -21,10 +21,16 @@
 //! be done again, so a kill between any two is the same as a later start.
 
 mod act;
+mod adopt;
+mod aside;
 mod decide;
 mod files;
 mod findings;
 mod restore;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 
 use std::fmt;
 use std::io;

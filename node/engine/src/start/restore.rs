@@ -14,7 +14,8 @@ use unisondb_types::{
 };
 use unisondb_wal::{CutBytes, SegmentState, raft_state};
 
-use super::act::{Ground, copy_file, draw_raft_id};
+use super::act::{Ground, draw_raft_id};
+use super::adopt::copy_file;
 use super::decide::Plan;
 use super::files::{self, Restoring};
 use super::findings::{self, Db, Findings, State};

@@ -74,6 +74,12 @@ impl<S: Source> Image<S> {
         &self.meta
     }
 
+    /// How many bytes lie behind the last page: a trailer, pages of a commit that never came to be,
+    /// or what is left of either.
+    pub fn bytes_behind(&self) -> u64 {
+        self.len.saturating_sub(self.meta.bytes())
+    }
+
     /// The value of `key`.
     ///
     /// # Errors

@@ -324,6 +324,8 @@ fn a_failed_write_poisons_but_a_full_disk_does_not() {
         assert!(matches!(store.judge(full.into(), 9), Error::Full { .. }));
     }
     put(&store, b"b", b"2");
+    let (told, heard) = std::sync::mpsc::channel();
+    store.when_poisoned(move |why| told.send(why.to_owned()).unwrap());
     // There is room, so this EIO is no short write.
     assert!(matches!(
         store.judge(Errno::IO.into(), 9),
@@ -332,6 +334,10 @@ fn a_failed_write_poisons_but_a_full_disk_does_not() {
     let e = store.commit([(b"c", Some(b"3"))]);
     assert!(matches!(e, Err(Error::Poisoned { .. })), "{e:?}");
     assert!(store.poisoned().unwrap().contains("os error 5"));
+    assert_eq!(
+        heard.iter().collect::<Vec<_>>(),
+        [store.poisoned().unwrap()]
+    );
     assert_eq!(store.read().unwrap().get(b"b").unwrap(), Some(&b"2"[..]));
     let stats = store.stats().unwrap();
     assert_eq!(stats.file_bytes % stats.page_bytes, 0);

@@ -4,7 +4,7 @@
 mod crash;
 mod faults;
 mod moments;
-mod node;
+pub(crate) mod node;
 mod packed;
 
 use std::path::{Path, PathBuf};
