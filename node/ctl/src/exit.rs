@@ -105,6 +105,7 @@ fn start(e: &StartError) -> Code {
     match e {
         StartError::Gap { .. } => Code::Conflict,
         StartError::Corrupted { .. }
+        | StartError::DamagedSegment { .. }
         | StartError::Engine(unisondb_engine::Error::Diverged { .. }) => Code::Verification,
         _ => Code::Failed,
     }

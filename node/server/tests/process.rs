@@ -213,6 +213,49 @@ fn a_damaged_state_is_told_in_the_documented_words_and_ends_the_process() {
 }
 
 #[test]
+fn a_damaged_segment_behind_a_snapshot_is_told_in_the_documented_words_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &[]);
+    let mut snapshots = Vec::new();
+    for key in ["a", "b", "c"] {
+        assert_eq!(node.put(key), 200);
+        let body = format!("{{\"path\":\"{key}.db\"}}");
+        let (status, body) = node.request("POST", "/api/v1/users/btree/backup", &body);
+        assert_eq!(status, 200, "{body}");
+        let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
+        snapshots.push(answer["path"].as_str().unwrap().to_owned());
+    }
+    node.stop();
+    let home = dir.path().join("users");
+    std::fs::remove_dir_all(home.join("db")).unwrap();
+    std::fs::create_dir(home.join("db")).unwrap();
+    std::fs::copy(&snapshots[0], home.join("db/data.mdb")).unwrap();
+    let segment = home.join("wal/000000002.wal");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let data = dir.path().to_str().unwrap();
+    let (code, text) = run(&["--data-dir", data, "--http-addr=localhost:0"]);
+    assert_eq!(code, 1, "{text}");
+    assert!(
+        text.lines()
+            .any(|l| l == "ERROR: database file is corrupted"),
+        "{text}"
+    );
+    assert!(
+        text.contains("000000002.wal") && text.contains("at offset") && text.contains("Way out"),
+        "{text}"
+    );
+    let state = std::fs::read(home.join("db/data.mdb")).unwrap();
+    assert_eq!(
+        state,
+        std::fs::read(&snapshots[0]).unwrap(),
+        "not taken over"
+    );
+}
+
+#[test]
 fn a_directory_or_a_port_in_use_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &[]);

@@ -18,7 +18,7 @@ use unisondb_wal::{AfterCut, CutBytes, SegmentState, Wal};
 use super::decide::{Action, Plan};
 use super::files::{self, Places};
 use super::findings::{self, Findings, State};
-use super::{Folders, Note, Opened, Request, StartError, restore};
+use super::{Folders, Note, Opened, Request, StartError, proof, restore};
 use crate::engine::{Checks, Counters, Shared};
 use crate::flush::{Beside, Flusher};
 use crate::state::memtable::Memtable;
@@ -51,6 +51,14 @@ pub(super) fn carry_out(
         places: found.places.clone(),
         namespace: plan.namespace.clone(),
     };
+    // Before anything is changed: what will be replayed is read through.
+    match plan.action {
+        Action::Adopt => proof::prove(ground.disk(), &found, &plan, Target::Latest)?,
+        Action::Restore(target) if !plan.resumes(&found) => {
+            proof::prove(ground.disk(), &found, &plan, target)?;
+        }
+        _ => {}
+    }
     match plan.action {
         Action::ReadOnly => {}
         Action::Restore(_) => ground.folders_there()?,

@@ -7,7 +7,7 @@ use unisondb_wal::raft_state;
 
 use super::files::Restoring;
 use super::findings::{Db, Findings, Found};
-use super::{Folders, Note, OnGap, Request, StartError};
+use super::{Folders, Note, OnGap, Request, StartError, proof};
 
 /// What a start will do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,8 +22,17 @@ pub struct Plan {
     pub aside: Vec<SegmentId>,
     /// Files of segments below those, too damaged to say what they are: moved to `wal.damaged/`.
     pub damaged: Vec<SegmentId>,
+    /// Whether a restore that was under way is given up for this one.
+    pub gives_up: bool,
     /// What an operator should know.
     pub notes: Vec<Note>,
+}
+
+impl Plan {
+    /// Whether this goes on with a restore that was under way.
+    pub(super) fn resumes(&self, found: &Findings) -> bool {
+        found.restoring.is_some() && !self.gives_up
+    }
 }
 
 /// What is done.
@@ -112,6 +121,7 @@ pub(super) fn decide(
         keep: path.keep.clone(),
         aside: path.aside.clone(),
         damaged: path.damaged_below(found),
+        gives_up: false,
         notes,
     };
     for id in &plan.damaged {
@@ -161,6 +171,7 @@ pub(super) fn decide(
             Target::from(restoring.target)
         );
         plan.notes.push(note("recovery", "restarted", text, false));
+        plan.gives_up = true;
     }
     let has_vote = has_vote && !under_way;
 
@@ -423,9 +434,7 @@ fn path(found: &Findings, namespace: &Namespace) -> Result<Path, StartError> {
             _ => {
                 if segment.info.header.first_lsn > at.next() {
                     if let Some(damaged) = found.bad.get(&before.id) {
-                        return Err(StartError::Refused(format!(
-                            "database file is corrupted: {damaged}. Nothing was replayed. Way out: a good copy of that segment from a backup, then start again"
-                        )));
+                        return Err(proof::damaged(damaged, "Records behind it are here"));
                     }
                     gap = Some((lowest_missing(found, segment, before.id), before.id));
                 } else if found
@@ -497,9 +506,8 @@ fn unknown_above(
     };
     let begin = SegmentId::new(id.get() / SegmentId::LINEAGE_STEP * SegmentId::LINEAGE_STEP);
     if let Some((_, damaged)) = found.bad.range(begin..*id).next() {
-        return Err(StartError::Refused(format!(
-            "database file is corrupted: {damaged}. It begins a lineage, so nobody can say whether that continues the state; nothing was changed. Way out: a good copy of that segment from a backup, then start again"
-        )));
+        let why = "It begins a lineage, so nobody can say whether that continues the state";
+        return Err(proof::damaged(damaged, why));
     }
     let last = SegmentId::new(id.get() - 1);
     Ok((begin <= last).then_some((begin.max(SegmentId::FIRST), last)))

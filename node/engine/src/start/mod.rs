@@ -15,6 +15,7 @@
 //! | a snapshot, or ours | any | none, or a target | restore: replay to the target, begin a new lineage |
 //! | none | begins at LSN 1 | none | restore from the log alone |
 //! | none | begins later | any | refuse: the state before it is missing |
+//! | any | a needed segment is damaged | any | refuse: `database file is corrupted`, nothing changed |
 //! | damaged | any | any | refuse: `database file is corrupted`, file untouched |
 //!
 //! A restore first writes `restoring`; a start that finds that file goes on with it. Every step can
@@ -26,6 +27,7 @@ mod aside;
 mod decide;
 mod files;
 mod findings;
+mod proof;
 mod restore;
 
 #[cfg(test)]
@@ -156,6 +158,16 @@ pub enum StartError {
         /// A further way out, if there is one.
         rebuild: &'static str,
     },
+    /// The documented line too: a segment that is needed is damaged. Nothing was changed.
+    #[error(
+        "database file is corrupted: {damage}. {why}; nothing was replayed and nothing was changed. Way out: put a good copy of that segment from a backup in its place (`udbctl verify` finds one), then start again"
+    )]
+    DamagedSegment {
+        /// Segment, file, offset, cause.
+        damage: String,
+        /// Why it cannot be passed over.
+        why: &'static str,
+    },
     /// Segments are missing.
     #[error(
         "wal gap: segments {from}-{to} are missing behind LSN {at}; nothing was replayed. Ways out: put them into {}, or start with recovery.on_gap = \"set-aside\" (goes on from LSN {at} without the log) or \"read-only\"",
@@ -191,6 +203,24 @@ pub enum StartError {
 }
 
 impl StartError {
+    /// Whether it is damage to what lies on the disk: told by the documented line.
+    pub fn is_damage(&self) -> bool {
+        use crate::Error as E;
+        match self {
+            StartError::Corrupted { .. } | StartError::DamagedSegment { .. } => true,
+            StartError::Engine(e) => matches!(
+                e,
+                E::Damaged { .. }
+                    | E::Wal(unisondb_wal::Error::Damaged { .. })
+                    | E::Store(
+                        unisondb_store::Error::Corrupted { .. }
+                            | unisondb_store::Error::File { .. }
+                    )
+            ),
+            _ => false,
+        }
+    }
+
     pub(crate) fn io(path: &Path, source: io::Error) -> StartError {
         match source.kind() {
             io::ErrorKind::PermissionDenied => StartError::Permission(path.to_owned()),

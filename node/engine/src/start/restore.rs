@@ -56,8 +56,7 @@ fn mark(
         .db
         .state()
         .map(|s| (s.position.lineage, s.position.lsn));
-    let given_up = plan.notes.iter().any(|n| n.value == "restarted");
-    if let Some(restoring) = found.restoring.as_ref().filter(|_| !given_up) {
+    if let Some(restoring) = found.restoring.as_ref().filter(|_| !plan.gives_up) {
         return Ok(restoring.clone());
     }
     let known = findings::highest_known(ground.disk(), ground.folders, found)?;

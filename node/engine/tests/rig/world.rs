@@ -1,5 +1,6 @@
 //! A namespace with a history, its snapshot and its archive, and the documented commands on them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -94,5 +95,19 @@ pub fn segments(folder: &Path) -> Vec<PathBuf> {
         .filter(|p| p.extension().is_some_and(|x| x == "wal"))
         .collect();
     all.sort();
+    all
+}
+
+/// Everything below a folder, by name.
+pub fn all_below(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    for e in fs::read_dir(folder).unwrap() {
+        let path = e.unwrap().path();
+        if path.is_dir() {
+            all.extend(all_below(&path));
+        } else {
+            all.insert(path.clone(), fs::read(&path).unwrap());
+        }
+    }
     all
 }

@@ -188,7 +188,7 @@ async fn open(
 /// Says on stderr why a namespace does not open; damage in the documented words.
 #[allow(clippy::print_stderr)]
 fn announce(wanted: &Wanted, error: &StartError) {
-    if matches!(error, StartError::Corrupted { .. }) {
+    if error.is_damage() {
         // The documented line, by itself, whatever the log format is: people grep for it.
         eprintln!("ERROR: database file is corrupted");
     }
