@@ -13,7 +13,12 @@ use std::io::Read;
 use std::os::unix::fs::{MetadataExt, symlink};
 
 use rig::request;
-use rig::world::world;
+use rig::world::{World, world};
+use unisondb_engine::start::{Note, StartError};
+use unisondb_store::Trailer;
+
+/// A trailer is one page.
+const TRAILER_BYTES: usize = 4096;
 
 #[test]
 fn a_file_of_unknown_origin_is_written_afresh_before_it_is_mapped() {
@@ -51,4 +56,73 @@ fn a_state_behind_a_link_is_copied_and_nothing_is_written_through_the_link() {
         snapshot,
         "the backup is what it was"
     );
+}
+
+/// A folder with nothing but these bytes as its state.
+fn only(w: &World, bytes: &[u8]) {
+    w.empty("db");
+    w.empty("wal");
+    fs::write(w.home.join("db/data.mdb"), bytes).unwrap();
+}
+
+#[test]
+fn a_snapshot_cut_in_its_trailer_or_added_to_is_corrupted_and_left_as_it_is() {
+    let w = world();
+    let whole = fs::read(&w.snapshot).unwrap();
+    let image = whole.len() - TRAILER_BYTES;
+    let mut cases: Vec<Vec<u8>> = [1, 15, 16, 17, 2048, TRAILER_BYTES - 1]
+        .iter()
+        .map(|n| whole[..image + n].to_vec())
+        .collect();
+    for more in [1, TRAILER_BYTES] {
+        cases.push([&whole[..], &vec![0; more]].concat());
+        cases.push([&whole[..image], &vec![7; more]].concat());
+    }
+    for stale_owner in [false, true] {
+        for bytes in &cases {
+            only(&w, bytes);
+            // An owner left over by who did not empty the folder says nothing about this file.
+            if stale_owner {
+                if !Trailer::may_begin(&bytes[image..]) {
+                    continue;
+                }
+                fs::write(w.home.join("db/owner"), [5; 16]).unwrap();
+            }
+            let e = match w.open(&request()) {
+                Err(e @ StartError::Corrupted { .. }) => e.to_string(),
+                Err(e) => panic!("{e}"),
+                Ok(_) => panic!("opened with {} bytes behind the image", bytes.len() - image),
+            };
+            assert!(e.contains("no whole trailer"), "{e}");
+            assert!(
+                fs::read(w.home.join("db/data.mdb")).unwrap() == *bytes,
+                "untouched"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_file_without_a_trailer_opens_after_a_full_scan_and_says_so() {
+    let w = world();
+    let whole = fs::read(&w.snapshot).unwrap();
+    only(&w, &whole[..whole.len() - TRAILER_BYTES]);
+    let rig = w.open(&request()).unwrap();
+    rig::same(&rig.keys(), &w.model.at[&w.snapshot_lsn].keys);
+    let said = |n: &&Note| n.field == "verified" && n.text.contains("no trailer");
+    assert!(rig.notes.iter().any(|n| said(&n)), "{:?}", rig.notes);
+    rig.close();
+    let rig = w.open(&request()).unwrap();
+    assert!(!rig.notes.iter().any(|n| said(&n)), "said once");
+}
+
+#[test]
+fn our_own_file_may_be_longer_than_its_last_commit_says() {
+    let w = world();
+    let data = w.home.join("db/data.mdb");
+    let mut bytes = fs::read(&data).unwrap();
+    bytes.extend([3; 8192]);
+    fs::write(&data, bytes).unwrap();
+    let rig = w.open(&request()).unwrap();
+    rig::same(&rig.keys(), &w.model.at[&w.last].keys);
 }

@@ -2,12 +2,13 @@
 
 use std::fmt;
 
-use unisondb_types::{LineageId, Lsn, Namespace, SegmentId, Target};
+use unisondb_types::{Lsn, Namespace, SegmentId, Target};
 use unisondb_wal::raft_state;
 
 use super::files::Restoring;
-use super::findings::{Db, Findings, Found};
-use super::{Folders, Note, OnGap, Request, StartError, proof};
+use super::findings::{Db, Findings};
+use super::path::{Path, path};
+use super::{Folders, Note, OnGap, Request, StartError};
 
 /// What a start will do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +107,18 @@ pub(super) fn decide(
             h.cluster
         );
         notes.push(note("set-aside", id.to_string(), text, false));
+    }
+    if let Db::Image {
+        cut_to: None,
+        state,
+    } = &found.db
+    {
+        let text = format!(
+            "{} has no trailer, so it is no whole snapshot of this release's making: all of its pages and entries, up to LSN {}, were read and checked instead",
+            found.places.data.display(),
+            state.position.lsn
+        );
+        notes.push(note("verified", "full-scan", text, false));
     }
     if let Db::Failed(state) = &found.db {
         let text = format!(
@@ -364,212 +377,5 @@ fn named(found: &Findings, folders: &Folders) -> Result<Namespace, StartError> {
             .next()
             .map(|s| s.info.header.namespace.clone())
             .ok_or_else(|| StartError::Nothing(found.places.home.clone())),
-    }
-}
-
-/// Which segments continue the state.
-struct Path {
-    /// By id; the records of each count up to the next one's first.
-    keep: Vec<SegmentId>,
-    /// The rest.
-    aside: Vec<SegmentId>,
-    /// Those among the rest of another namespace or cluster.
-    foreign: Vec<SegmentId>,
-    /// What is missing between the state and the first kept segment.
-    gap: Option<(SegmentId, SegmentId)>,
-    /// What is missing below all that the state needs, with more segments below that.
-    hole_below: Option<(SegmentId, SegmentId)>,
-}
-
-/// Follows the newest lineage that continues the state, from its last segment down through the
-/// predecessors in the headers.
-fn path(found: &Findings, namespace: &Namespace) -> Result<Path, StartError> {
-    let cluster = found.db.state().map(|s| s.position.cluster).or_else(|| {
-        let ours = found
-            .segments
-            .values()
-            .rev()
-            .find(|s| s.info.header.namespace == *namespace);
-        ours.map(|s| s.info.header.cluster)
-    });
-    let foreign: Vec<SegmentId> = found
-        .segments
-        .iter()
-        .filter(|(_, s)| {
-            s.info.header.namespace != *namespace || Some(s.info.header.cluster) != cluster
-        })
-        .map(|(id, _)| *id)
-        .collect();
-    let all = || found.segments.keys().copied();
-    let ours = found
-        .segments
-        .iter()
-        .filter(|(id, _)| !foreign.contains(id));
-    let Some((tip, _)) = ours.clone().rev().find(|(_, s)| continues(found, s)) else {
-        let gap = unknown_above(found, &foreign, SegmentId::ZERO)?;
-        return Ok(Path {
-            keep: Vec::new(),
-            aside: all().collect(),
-            foreign,
-            gap,
-            hole_below: None,
-        });
-    };
-    let at = found.stands_at();
-    let mut keep = vec![*tip];
-    let mut gap = None;
-    let mut hole_below = None;
-    let mut segment = &found.segments[tip];
-    while let Some(before) = segment
-        .info
-        .header
-        .predecessor
-        .filter(|p| p.id > SegmentId::ZERO)
-    {
-        match found.segments.get(&before.id) {
-            Some(s) if s.info.header.lineage == before.lineage => {
-                keep.push(before.id);
-                segment = s;
-            }
-            _ => {
-                if segment.info.header.first_lsn > at.next() {
-                    if let Some(damaged) = found.bad.get(&before.id) {
-                        return Err(proof::damaged(damaged, "Records behind it are here"));
-                    }
-                    gap = Some((lowest_missing(found, segment, before.id), before.id));
-                } else if found
-                    .segments
-                    .range(..before.id)
-                    .any(|(id, _)| !foreign.contains(id))
-                {
-                    hole_below = Some((lowest_missing(found, segment, before.id), before.id));
-                }
-                break;
-            }
-        }
-    }
-    keep.reverse();
-    gap = gap.or(unknown_above(found, &foreign, *tip)?);
-    // A log that ends below the state says nothing about what follows it.
-    let last = end_of(&found.segments[tip]);
-    if gap.is_none() && last < at {
-        return Ok(Path {
-            keep: Vec::new(),
-            aside: all().collect(),
-            foreign,
-            gap: None,
-            hole_below: None,
-        });
-    }
-    let aside = all().filter(|id| !keep.contains(id)).collect();
-    Ok(Path {
-        keep,
-        aside,
-        foreign,
-        gap,
-        hole_below,
-    })
-}
-
-/// Whether a segment's lineage holds the state (without a state: reaches back to LSN 1).
-fn continues(found: &Findings, segment: &Found) -> bool {
-    let lineage: LineageId = segment.info.header.lineage;
-    match found.db.state() {
-        None => true,
-        Some(s) if s.position.lineage == lineage => true,
-        Some(s) => found
-            .history(lineage)
-            .is_some_and(|h| h.holds(s.position.lineage, s.position.lsn)),
-    }
-}
-
-/// A lineage above `tip` whose first segment is not here, or not readable: nobody can say whether
-/// it continues this state, and passing it over could drop what was acknowledged in it (P11).
-fn unknown_above(
-    found: &Findings,
-    foreign: &[SegmentId],
-    tip: SegmentId,
-) -> Result<Option<(SegmentId, SegmentId)>, StartError> {
-    let Some(state) = found.db.state() else {
-        return Ok(None);
-    };
-    let unknown = found
-        .segments
-        .range(tip.next()..)
-        .filter(|(id, _)| !foreign.contains(id))
-        .find(|(_, s)| {
-            let lineage = s.info.header.lineage;
-            lineage != state.position.lineage && found.history(lineage).is_none()
-        });
-    let Some((id, _)) = unknown else {
-        return Ok(None);
-    };
-    let begin = SegmentId::new(id.get() / SegmentId::LINEAGE_STEP * SegmentId::LINEAGE_STEP);
-    if let Some((_, damaged)) = found.bad.range(begin..*id).next() {
-        let why = "It begins a lineage, so nobody can say whether that continues the state";
-        return Err(proof::damaged(damaged, why));
-    }
-    let last = SegmentId::new(id.get() - 1);
-    Ok((begin <= last).then_some((begin.max(SegmentId::FIRST), last)))
-}
-
-/// The first id of a gap that ends with `missing`: behind the nearest lower segment that is here,
-/// or behind the state's; at most back to where the lineage of `missing` numbers from.
-fn lowest_missing(found: &Findings, above: &Found, missing: SegmentId) -> SegmentId {
-    let begin = SegmentId::new(missing.get() / SegmentId::LINEAGE_STEP * SegmentId::LINEAGE_STEP);
-    let lower = found
-        .segments
-        .range(..above.info.id)
-        .next_back()
-        .map(|(id, _)| id.next());
-    let in_state = found.db.state().map(|s| {
-        let p = &s.position;
-        if p.segment_ended {
-            p.segment.next()
-        } else {
-            p.segment
-        }
-    });
-    [lower, in_state]
-        .into_iter()
-        .flatten()
-        .filter(|id| (begin..=missing).contains(id))
-        .max()
-        .unwrap_or(begin.max(SegmentId::FIRST))
-}
-
-/// The last record at or before the end of a segment. One that has just begun has none of its own:
-/// the log ends with the record before it.
-fn end_of(segment: &Found) -> Lsn {
-    let info = &segment.info;
-    info.last_lsn.unwrap_or(info.header.first_lsn.prev())
-}
-
-impl Path {
-    /// Segments too damaged to be told what they are, below all that is needed. (One above is not
-    /// passed over: it may hold acknowledged records, so opening the log refuses and names it.)
-    fn damaged_below(&self, found: &Findings) -> Vec<SegmentId> {
-        let first = self.keep.first().copied().unwrap_or(SegmentId::ZERO);
-        found.bad.range(..first).map(|(id, _)| *id).collect()
-    }
-
-    /// Nothing is missing between the state and the end of the log.
-    fn whole(&self, found: &Findings) -> Result<(), StartError> {
-        match self.gap {
-            None => Ok(()),
-            Some((from, to)) => Err(StartError::Gap {
-                from,
-                to,
-                at: found.stands_at(),
-                wal: found.places.wal.clone(),
-            }),
-        }
-    }
-
-    /// The last record of the log.
-    fn end(&self, found: &Findings) -> Lsn {
-        self.keep
-            .last()
-            .map_or(Lsn::ZERO, |id| end_of(&found.segments[id]))
     }
 }

@@ -245,6 +245,17 @@ fn look_at_db(disk: &dyn Disk, places: &Places) -> Result<Db, StartError> {
     }
     let bytes = meta_entry(&image, position::LINEAGE, places)?
         .ok_or_else(|| corrupted(places, "it has a position but no lineage".to_owned()))?;
+    // Behind the last page of our own file lies what a commit left that never came to be. A file of
+    // another origin has a whole trailer there, or nothing. (Beside an owner that is not its own, a
+    // kill may have cut short the commit that was to make it ours: only a trailer's beginning counts.)
+    let behind = image.bytes_behind();
+    if unproven && !failed && behind > 0 && (owner.is_none() || begins_as_trailer(&image, places)?)
+    {
+        let why = format!(
+            "behind its last page lie {behind} bytes that are no whole trailer: it is a snapshot that was cut, or added to"
+        );
+        return Err(corrupted(places, why));
+    }
     let history = codec::decode(&bytes).map_err(|e| corrupted(places, e.to_string()))?;
     let state = State { position, history };
     if unproven {
@@ -278,6 +289,14 @@ fn look_at_db(disk: &dyn Disk, places: &Places) -> Result<Db, StartError> {
             cut_to: trailer.map(|t| t.image_bytes),
         }
     })
+}
+
+/// Whether what lies behind the last page is a trailer, or the beginning of one.
+fn begins_as_trailer(image: &Image<FileSource>, places: &Places) -> Result<bool, StartError> {
+    let head = image
+        .head_behind()
+        .map_err(|e| StartError::io(&places.data, e))?;
+    Ok(Trailer::may_begin(&head))
 }
 
 /// Checks every entry of an image and adds up their digest.

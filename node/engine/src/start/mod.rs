@@ -27,6 +27,7 @@ mod aside;
 mod decide;
 mod files;
 mod findings;
+mod path;
 mod proof;
 mod restore;
 

@@ -80,6 +80,17 @@ impl<S: Source> Image<S> {
         self.len.saturating_sub(self.meta.bytes())
     }
 
+    /// The first of those bytes, 16 at most.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn head_behind(&self) -> std::io::Result<Vec<u8>> {
+        let n = usize::try_from(self.bytes_behind()).map_or(16, |n| n.min(16));
+        let mut head = vec![0; n];
+        self.source.read_at(&mut head, self.meta.bytes())?;
+        Ok(head)
+    }
+
     /// The value of `key`.
     ///
     /// # Errors
