@@ -18,6 +18,8 @@
 //! | any | a needed segment is damaged | any | refuse: `database file is corrupted`, nothing changed |
 //! | damaged | any | any | refuse: `database file is corrupted`, file untouched |
 //!
+//! In a directory that is restored, segments that lie in `wal/` packed are unpacked before the decision.
+//!
 //! A restore first writes `restoring`; a start that finds that file goes on with it. Every step can
 //! be done again, so a kill between any two is the same as a later start.
 
@@ -30,6 +32,7 @@ mod findings;
 mod path;
 mod proof;
 mod restore;
+mod unpack;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -310,11 +313,16 @@ pub fn open(
     folders: &Folders,
     request: &Request,
 ) -> Result<Opened, StartError> {
-    let found = findings::look(platform, folders)?;
-    let plan = decide::decide(&found, folders, request)?;
+    let mut found = findings::look(platform, folders)?;
+    let unpacked = unpack::unpack(platform.disk.as_ref(), &found)?;
+    if !unpacked.is_empty() {
+        found = findings::look(platform, folders)?;
+    }
+    let mut plan = decide::decide(&found, folders, request)?;
     for note in &plan.notes {
         tracing::warn!(home = %folders.home.display(), "{}", note.text);
     }
+    plan.notes.extend(unpacked);
     act::carry_out(platform, folders, request, found, plan)
 }
 
