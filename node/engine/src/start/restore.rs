@@ -16,6 +16,7 @@ use unisondb_wal::{CutBytes, SegmentState, raft_state};
 
 use super::act::{Ground, draw_raft_id};
 use super::adopt::copy_file;
+use super::aside::Leaving;
 use super::decide::Plan;
 use super::files::{self, Restoring};
 use super::findings::{self, Db, Findings, State};
@@ -276,25 +277,32 @@ fn end_at_fork(
     let dir = &ground.places.wal;
     let mut end = (p.segment, p.chain, p.chain_lsn);
     // Afresh: opening the log has rewritten what was not sealed.
-    // The newest first: what is left after a crash is then still one log without a hole.
-    let segments = unisondb_wal::survey(ground.disk(), dir)?.segments;
-    for surveyed in segments.into_iter().rev() {
-        let id = surveyed.id;
-        let info = surveyed.found.map_err(|source| {
-            StartError::Engine(
-                unisondb_wal::Error::Damaged {
+    let mut segments = Vec::new();
+    for surveyed in unisondb_wal::survey(ground.disk(), dir)?.segments {
+        let (id, path) = (surveyed.id, surveyed.path);
+        match surveyed.found {
+            Ok(info) if info.header.lineage == restoring.lineage => {}
+            Ok(info) => segments.push((info, path)),
+            Err(source) => {
+                let damaged = unisondb_wal::Error::Damaged {
                     segment: id,
-                    path: surveyed.path.clone(),
+                    path,
                     source,
-                }
-                .into(),
-            )
-        })?;
-        if info.header.lineage == restoring.lineage {
-            continue;
+                };
+                return Err(StartError::Engine(damaged.into()));
+            }
         }
+    }
+    let beyond = segments
+        .iter()
+        .rev()
+        .filter(|(info, _)| info.header.first_lsn > p.lsn);
+    ground.move_out(
+        beyond.map(|(info, _)| Leaving::aside(info.header.lineage, &info.id.file_name())),
+    )?;
+    for (info, path) in segments {
+        let id = info.id;
         if info.header.first_lsn > p.lsn {
-            ground.move_aside(info.header.lineage, &id.file_name())?;
             continue;
         }
         let holds = info.last_lsn.is_some_and(|last| last >= p.lsn) && id == p.segment;
@@ -304,12 +312,12 @@ fn end_at_fork(
         let chain = if info.state == SegmentState::Sealed && info.last_lsn == Some(p.lsn) {
             info.chain
         } else if info.state == SegmentState::Sealed {
-            let at = unisondb_wal::chain_at(ground.disk(), &surveyed.path, p.lsn);
+            let at = unisondb_wal::chain_at(ground.disk(), &path, p.lsn);
             Some(at.map(|a| a.chain).map_err(|source| {
                 StartError::Engine(
                     unisondb_wal::Error::Damaged {
                         segment: id,
-                        path: surveyed.path,
+                        path,
                         source,
                     }
                     .into(),
