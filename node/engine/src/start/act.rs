@@ -361,7 +361,8 @@ impl Ground<'_> {
         Ok(passed)
     }
 
-    /// The record that the state stands at is the very one in the log.
+    /// The record that the state stands at is the very one in the log. (Where it is not in the log
+    /// any more, the header behind it has been compared by the decision.)
     fn same_history(&self, engine: &Engine) -> Result<(), StartError> {
         let position = engine.0.memtable.read().position.clone();
         let wal = engine.wal();

@@ -87,6 +87,9 @@ pub(super) fn path(found: &Findings, namespace: &Namespace) -> Result<Path, Star
         }
     }
     keep.reverse();
+    for id in &keep {
+        follows(found, &found.segments[id])?;
+    }
     gap = gap.or(unknown_above(found, &foreign, *tip)?);
     // A log that ends below the state says nothing about what follows it.
     let last = end_of(&found.segments[tip]);
@@ -118,6 +121,50 @@ fn continues(found: &Findings, segment: &Found) -> bool {
         Some(s) => found
             .history(lineage)
             .is_some_and(|h| h.holds(s.position.lineage, s.position.lsn)),
+    }
+}
+
+/// A segment that begins just behind the state must begin behind this very state: the record before it
+/// need not be here to be compared. In the same lineage the first frame is sealed to the one before;
+/// a new lineage's record names the state that it was begun from.
+fn follows(found: &Findings, segment: &Found) -> Result<(), StartError> {
+    let Some(state) = found.db.state() else {
+        return Ok(());
+    };
+    let (p, header) = (&state.position, &segment.info.header);
+    if header.first_lsn != p.lsn.next() {
+        return Ok(());
+    }
+    let why = match (header.predecessor, found.lineages.get(&header.lineage)) {
+        (_, _) if header.lineage == p.lineage && header.crc_seed != p.crc => Some(format!(
+            "it follows a record with CRC {:08x}, the state's last one has {:08x}",
+            header.crc_seed, p.crc
+        )),
+        (Some(before), _)
+            if p.chain_lsn == p.lsn && before.lineage == p.lineage && before.chain != p.chain =>
+        {
+            Some(format!(
+                "it follows the chain {}, the state's is {}",
+                before.chain, p.chain
+            ))
+        }
+        (_, Some(record)) if header.lineage != p.lineage => record.parent.as_ref().and_then(|parent| {
+            let forked = (parent.lineage, parent.fork, parent.term, parent.digest);
+            (forked.0 == p.lineage && forked != (p.lineage, p.lsn, p.term, p.digest)).then(|| {
+                format!(
+                    "its lineage was begun from LSN {} with digest {}, the state is at LSN {} with digest {}",
+                    parent.fork, parent.digest, p.lsn, p.digest
+                )
+            })
+        }),
+        _ => None,
+    };
+    match why {
+        None => Ok(()),
+        Some(why) => Err(StartError::Refused(format!(
+            "segment {} begins just behind the state at LSN {}, but does not continue it: {why}. The log belongs to another history; nothing was changed. Way out: empty wal/, or put the segments of this history there, then start again",
+            header.id, p.lsn
+        ))),
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use unisondb_platform::DiskExt;
 use unisondb_platform::memory::{self, MemoryDisk, OpKind};
-use unisondb_types::Target;
+use unisondb_platform::{Disk, DiskExt};
+use unisondb_types::{Lsn, SegmentId, Target};
 
 use super::{Opened, Request};
 use crate::restore::tests::node::{Node, folders, options};
@@ -60,4 +60,122 @@ fn a_failed_write_of_the_state_disowns_its_file_and_the_next_start_writes_it_afr
     drop(opened);
     let plan = super::inspect(&platform, &folders(Path::new("/a")), &options()).unwrap();
     assert!(plan.notes.is_empty(), "{:?}", plan.notes);
+}
+
+/// Twins: the same lineage, ids, LSNs and lengths, and other values; as after a copied machine.
+fn twin(value: &str) -> (Node, Lsn) {
+    let mut node = Node::new(72);
+    for i in 0..6 {
+        node.put(&format!("key-{i}"), &format!("{value:>300}"));
+    }
+    // The state at a segment's very end.
+    node.seal_unchecked();
+    let at = node.snapshot("s.db");
+    for i in 0..30 {
+        node.put(&format!("key-{i}"), &format!("{value:>300}"));
+    }
+    node.back_up_wal(SegmentId::ZERO, "wal");
+    (node, at)
+}
+
+#[test]
+fn a_log_that_begins_just_behind_the_state_must_begin_behind_this_very_state() {
+    let ((node, at), (other, theirs)) = (twin("a"), twin("b"));
+    assert_eq!(
+        (node.engine().lineage(), at),
+        (other.engine().lineage(), theirs)
+    );
+    for (from, fits) in [(&other, false), (&node, true)] {
+        let (platform, disk, _) = memory::platform(73);
+        let home = Path::new("/c/users");
+        for folder in ["db", "wal"] {
+            disk.create_folders(&home.join(folder)).unwrap();
+        }
+        let snapshot = node
+            .disk
+            .read(&node.backups().join("s.db"), 1 << 30)
+            .unwrap();
+        disk.publish(&home.join("db/data.mdb"), &snapshot).unwrap();
+        let behind = |s: &unisondb_wal::SegmentInfo| s.digest.is_some() && s.first_lsn() > at;
+        let segments = from.engine().wal().segments();
+        for id in segments.iter().filter(|s| behind(s)).map(|s| s.id) {
+            let path = from.backups().join("wal").join(id.file_name());
+            let bytes = from.disk.read(&path, 1 << 30).unwrap();
+            disk.publish(&home.join("wal").join(id.file_name()), &bytes)
+                .unwrap();
+        }
+        let opened = super::open(&platform, &folders(Path::new("/c")), &options());
+        match opened {
+            Ok(opened) => {
+                assert!(fits && opened.engine.applied() > at, "{fits}");
+            }
+            Err(super::StartError::Refused(e)) => {
+                assert!(!fits && e.contains("another history"), "{fits}: {e}");
+                assert!(
+                    !disk.exists(&home.join("db/owner")).unwrap(),
+                    "not taken over"
+                );
+            }
+            Err(e) => panic!("{fits}: {e}"),
+        }
+    }
+}
+
+#[test]
+fn segments_are_moved_aside_newest_first_and_their_folders_synced_once() {
+    let (node, at) = twin("a");
+    let snapshot = node
+        .disk
+        .read(&node.backups().join("s.db"), 1 << 30)
+        .unwrap();
+    let stopped = node.disk.kill();
+    stopped.remove_all(Path::new("/a/users/db")).unwrap();
+    stopped.create_folder(Path::new("/a/users/db")).unwrap();
+    let data = Path::new("/a/users/db/data.mdb");
+    stopped.publish(data, &snapshot).unwrap();
+    let wanted = Request {
+        target: Some(Target::Immediate),
+        ..options()
+    };
+    let wal = Path::new("/a/users/wal");
+    let run = |disk: &MemoryDisk| {
+        let platform = memory::platform_on(disk, &node.clock, 74);
+        super::open(&platform, &folders(Path::new("/a")), &wanted)
+    };
+    let disk = stopped.kill();
+    drop(run(&disk).unwrap());
+    let log = disk.log();
+    let aside = |p: &Path| p.to_string_lossy().contains("/wal.lineage-");
+    let moved: Vec<_> = log
+        .iter()
+        .filter(|op| op.to.as_deref().is_some_and(aside))
+        .collect();
+    assert!(moved.len() >= 3, "{moved:?}");
+    assert!(moved.is_sorted_by(|a, b| a.path > b.path), "{moved:?}");
+    let (first, last) = (moved[0].number, moved[moved.len() - 1].number);
+    let between = log.iter().filter(|op| op.kind == OpKind::SyncFolder);
+    let between = between
+        .filter(|op| (first..=last).contains(&op.number))
+        .count();
+    assert_eq!(between, 0, "no sync between the moves");
+    let synced = log
+        .iter()
+        .filter(|op| op.kind == OpKind::SyncFolder && aside(&op.path));
+    assert_eq!(synced.count(), 1, "one for all");
+
+    // Without power between any two of them, what is left is one log, and the restore goes on.
+    for n in first..=last + 2 {
+        for seed in 0..4 {
+            let disk = stopped.kill();
+            disk.freeze_at(n);
+            assert!(run(&disk).is_err());
+            let lost = disk.crash(seed);
+            let left = unisondb_wal::survey(&lost, wal).unwrap().segments;
+            let ids: Vec<u64> = left.iter().map(|s| s.id.get()).collect();
+            assert!(ids.is_sorted_by(|a, b| a + 1 == *b), "{n}, {seed}: {ids:?}");
+            let opened = run(&lost).unwrap();
+            let parent = opened.engine.history().parent.clone().unwrap();
+            assert_eq!(parent.fork, at, "{n}, {seed}");
+        }
+    }
 }

@@ -90,6 +90,14 @@ impl Node {
 
     /// Commits one record, and the `Check`s that it leads to.
     pub fn commit(&mut self, command: &Command) -> Lsn {
+        let last = self.commit_alone(command);
+        for check in self.opened.engine.pending_checks() {
+            self.commit(&Command::Check(check));
+        }
+        last
+    }
+
+    fn commit_alone(&mut self, command: &Command) -> Lsn {
         self.clock.advance(Duration::from_millis(250));
         let wal = self.opened.engine.wal().clone();
         let batch = [(command.kind(), command.payload())];
@@ -104,9 +112,6 @@ impl Node {
             last = entry.record.lsn;
         }
         self.remember();
-        for check in self.opened.engine.pending_checks() {
-            self.commit(&Command::Check(check));
-        }
         last
     }
 
@@ -156,6 +161,13 @@ impl Node {
     pub fn seal(&mut self) -> SegmentId {
         let active = self.opened.engine.wal().active().id;
         self.commit(&Command::Seal(active));
+        active
+    }
+
+    /// Ends the active segment, and stops just there: its `Check` comes with the next record.
+    pub fn seal_unchecked(&mut self) -> SegmentId {
+        let active = self.opened.engine.wal().active().id;
+        self.commit_alone(&Command::Seal(active));
         active
     }
 
