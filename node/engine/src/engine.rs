@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -12,8 +12,8 @@ use tokio::sync::{Notify, watch};
 use unisondb_platform::Platform;
 use unisondb_store::{Direction, Store};
 use unisondb_types::{
-    Action, Check, ClusterId, Digest, LineageId, LineageRecord, Lsn, Namespace, SegmentId, Stamp,
-    TxId, codec, limits,
+    Action, Check, ClusterId, Digest, LineageId, LineageRecord, Lsn, Namespace, Parent, SegmentId,
+    Stamp, TxId, codec, limits,
 };
 use unisondb_wal::Wal;
 
@@ -53,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) flush_done: Notify,
     pub(crate) flusher: Flusher,
     pub(crate) stopped: Mutex<Option<String>>,
+    /// Why this is a view of the state up to a hole, made again at each start, if it is one.
+    pub(crate) read_only: OnceLock<String>,
     pub(crate) counters: Counters,
     pub(crate) backup: crate::backup::Status,
 }
@@ -155,9 +157,24 @@ impl Engine {
         &self.0.namespace
     }
 
-    /// The history that it continues.
+    /// The history that it continues; of a view up to a hole, the one that it shows.
     pub fn lineage(&self) -> LineageId {
-        self.0.memtable.read().position.lineage
+        match self.shown_up_to() {
+            Some(parent) => parent.lineage,
+            None => self.0.memtable.read().position.lineage,
+        }
+    }
+
+    /// Why it only shows the state up to a hole in its log (`on_gap = read-only`), if it does. Such a
+    /// view leads nothing and is backed up by nobody: the lineage that it began is thrown away.
+    pub fn read_only(&self) -> Option<&str> {
+        self.0.read_only.get().map(String::as_str)
+    }
+
+    /// Where the history that a view shows ends: before the record of its own lineage.
+    fn shown_up_to(&self) -> Option<Parent> {
+        self.read_only()?;
+        self.0.memtable.read().history.parent.clone()
     }
 
     /// The cluster or single node that it belongs to.
@@ -172,7 +189,9 @@ impl Engine {
 
     /// The last record in the state that readers see.
     pub fn applied(&self) -> Lsn {
-        *self.0.applied.borrow()
+        let applied = *self.0.applied.borrow();
+        self.shown_up_to()
+            .map_or(applied, |parent| parent.fork.min(applied))
     }
 
     /// Told whenever a record is applied.
@@ -187,6 +206,25 @@ impl Engine {
 
     /// Where everything stands.
     pub fn positions(&self) -> Positions {
+        let positions = self.own_positions();
+        let Some(end) = self.shown_up_to() else {
+            return positions;
+        };
+        let p = &positions;
+        Positions {
+            applied: p.applied.min(end.fork),
+            applied_stamp: p.applied_stamp.min(end.stamp),
+            flushed: p.flushed.min(end.fork),
+            durable: p.durable.min(end.fork),
+            committed: p.committed.min(end.fork),
+            last: p.last.min(end.fork),
+            segment: end.segment,
+            records_processed: p.records_processed.min(end.fork.get()),
+            ..positions
+        }
+    }
+
+    fn own_positions(&self) -> Positions {
         let wal = &self.0.wal;
         let c = &self.0.counters;
         let m = self.0.memtable.read();
@@ -231,6 +269,9 @@ impl Engine {
     /// # Errors
     /// [`Error::Store`], [`Error::Damaged`].
     pub fn digest(&self, at: Option<Lsn>) -> Result<Option<(Lsn, Digest)>, Error> {
+        if let (None, Some(end)) = (at, self.shown_up_to()) {
+            return Ok(Some((end.fork, end.digest)));
+        }
         {
             let m = self.0.memtable.read();
             if at.is_none_or(|lsn| lsn == m.position.lsn) {

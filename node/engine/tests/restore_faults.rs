@@ -14,6 +14,7 @@ use std::path::Path;
 
 use rig::world::{World, all_below, segments, world};
 use rig::{Model, Rig, request};
+use unisondb_engine::backup::BackupError;
 use unisondb_engine::start::{OnGap, Request, StartError};
 use unisondb_platform::real;
 use unisondb_types::{Lsn, SegmentId, Target};
@@ -58,6 +59,24 @@ fn a_missing_middle_segment_is_named_and_nothing_is_replayed_over_it() {
     );
     let (_, at) = w.model.at.range(..=up_to).next_back().unwrap();
     rig::same(&rig.keys(), &at.keys);
+    // It shows the history that it ends, not the one that it will throw away, and none can be made
+    // of it.
+    let parent = rig.engine.history().parent.clone().unwrap();
+    let p = rig.engine.positions();
+    assert_eq!(rig.engine.lineage(), parent.lineage);
+    assert_eq!((p.applied, p.committed, p.last), (up_to, up_to, up_to));
+    let digest = rig.engine.digest(None).unwrap();
+    assert_eq!(digest, Some((up_to, at.digest)));
+    assert!(rig.engine.read_only().unwrap().contains("missing"));
+    let refused =
+        |e: BackupError| matches!(&e, BackupError::ReadOnly(why) if why.contains("missing"));
+    let engine = &rig.engine;
+    assert!(refused(
+        engine.backup_snapshot("s/x.db", up_to).unwrap_err()
+    ));
+    assert!(refused(engine.snapshot_file(up_to).map(drop).unwrap_err()));
+    let copied = engine.backup_wal(SegmentId::ZERO, "wal/other");
+    assert!(refused(copied.unwrap_err()));
     drop(rig);
     assert_eq!(
         fs::read(w.home.join("db/data.mdb")).unwrap(),

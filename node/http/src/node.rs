@@ -151,6 +151,10 @@ fn ready(call: &Call<'_>, role: Option<&str>) -> Reply {
         if let Some(reason) = engine.stopped() {
             return Err(not_ready(&namespace, &reason));
         }
+        // What it shows ends at a hole: nobody may take it for the one to write to.
+        if let (Some(why), true) = (engine.read_only(), role == "leader") {
+            return Err(not_ready(&namespace, &format!("read-only: {why}")));
+        }
         let p = engine.positions();
         let behind = p.committed.get().saturating_sub(p.applied.get());
         if max_lag_lsn.is_some_and(|max| behind > max) {

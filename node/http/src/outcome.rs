@@ -89,7 +89,7 @@ pub(crate) fn backup(e: &BackupError) -> ApiError {
             first_available, ..
         } => ApiError::conflict(e).with("firstAvailable", first_available.get()),
         BackupError::Differs { .. } => ApiError::conflict(e),
-        BackupError::Behind { .. } => ApiError::unavailable(e),
+        BackupError::Behind { .. } | BackupError::ReadOnly(_) => ApiError::unavailable(e),
         BackupError::Engine(e) => engine(e),
         BackupError::Permission(_)
         | BackupError::NoSpace

@@ -128,6 +128,11 @@ pub enum BackupError {
         /// The last record applied.
         applied: Lsn,
     },
+    /// 503: this shows the state up to a hole, in a lineage that the next start throws away.
+    #[error(
+        "not backed up: {0}; this node shows the state up to the hole, read-only. Way out: put the missing segments back, restart, and take the backup then"
+    )]
+    ReadOnly(String),
     /// The engine failed or has stopped.
     #[error(transparent)]
     Engine(crate::Error),
@@ -145,6 +150,12 @@ impl From<crate::Error> for BackupError {
 }
 
 impl crate::Engine {
+    /// A view up to a hole is no history that anybody could restore and go on with.
+    fn may_be_backed_up(&self) -> Result<(), BackupError> {
+        let refuse = |why: &str| Err(BackupError::ReadOnly(why.to_owned()));
+        self.read_only().map_or(Ok(()), refuse)
+    }
+
     /// How backups have gone.
     pub fn backup_status(&self) -> BackupStatus {
         self.0.backup.get()

@@ -80,6 +80,7 @@ impl Engine {
         shared.backup.count(
             BackupKind::Btree,
             || {
+                self.may_be_backed_up()?;
                 let _target = shared.backup.targets.enter(asked.place().join(&name));
                 let reach = |m| Folder::reach(&shared.platform.disk, &shared.backups, &asked, m);
                 // Before anything is made: the path may lead through a link, or to a folder.
@@ -107,6 +108,7 @@ impl Engine {
     /// # Errors
     /// [`BackupError`].
     pub fn snapshot_file(&self, through: Lsn) -> Result<SnapshotFile, BackupError> {
+        self.may_be_backed_up()?;
         let shared = &self.0;
         let asked = Asked::folder(".")?;
         // Only while it is being made: the nameless files of several requests lie side by side.

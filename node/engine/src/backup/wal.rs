@@ -27,7 +27,10 @@ impl Engine {
         let asked = Asked::folder(dir)?;
         self.0.backup.count(
             BackupKind::Wal,
-            || self.copy_segments(after, &asked),
+            || {
+                self.may_be_backed_up()?;
+                self.copy_segments(after, &asked)
+            },
             |done| done.copies.iter().map(|c| c.bytes).sum(),
         )
     }

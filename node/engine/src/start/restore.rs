@@ -397,6 +397,7 @@ pub(super) fn read_only(
         .map_or_else(|| "segments are missing".to_owned(), |n| n.text.clone());
     notes.append(&mut opened.notes);
     opened.notes = notes;
+    opened.engine.0.read_only.get_or_init(|| text.clone());
     opened.read_only = Some(text);
     Ok(opened)
 }

@@ -281,3 +281,63 @@ async fn a_gap_shows_in_metrics_until_a_backup_has_none() {
     .is(200);
     assert_eq!(gap().await, (Some(0.0), Some(0.0), Some(3.0)));
 }
+
+#[tokio::test]
+async fn a_view_up_to_a_gap_is_no_leader_and_is_not_backed_up() {
+    let rig = Rig::new();
+    for n in 0..12 {
+        rig.put_raw(&format!("k{n}"), &[b'x'; 900]).await;
+    }
+    let made = rig
+        .post("/api/v1/users/btree/backup", r#"{"path":"s.db"}"#)
+        .await
+        .is(200)
+        .json();
+    for n in 0..24 {
+        rig.put_raw(&format!("k{n}"), &[b'y'; 900]).await;
+    }
+    rig.post("/api/v1/users/wal/backup", r#"{"backupDir":"wal"}"#)
+        .await
+        .is(200);
+    let lineage = rig.engine().lineage();
+    // Stopped, restored, and a segment is missing.
+    rig.host.namespaces.lock().unwrap().clear();
+    let home = rig.data().join("users");
+    std::fs::remove_dir_all(home.join("db")).unwrap();
+    std::fs::create_dir(home.join("db")).unwrap();
+    std::fs::copy(made["path"].as_str().unwrap(), home.join("db/data.mdb")).unwrap();
+    let first = made["segmentId"].as_u64().unwrap();
+    std::fs::remove_file(home.join(format!("wal/{:09}.wal", first + 3))).unwrap();
+    let users = "users".parse().unwrap();
+    unisondb_http::Host::create(&*rig.host, &users)
+        .await
+        .unwrap();
+
+    rig.get("/api/v1/users/kv/k3").await.is(200);
+    rig.get("/readyz").await.is(200);
+    for leader in [
+        "/readyz?role=leader",
+        "/primary",
+        "/primary?namespace=users",
+    ] {
+        let answer = rig.get(leader).await;
+        assert!(answer.is(503).error().contains("read-only"), "{leader}");
+    }
+    for (kind, body) in [
+        ("btree", r#"{"path":"gap.db"}"#),
+        ("wal", r#"{"backupDir":"gap"}"#),
+    ] {
+        let answer = rig
+            .post(&format!("/api/v1/users/{kind}/backup"), body)
+            .await;
+        assert!(answer.is(503).error().contains("not backed up"), "{kind}");
+    }
+    rig.get("/api/v1/users/btree/snapshot").await.is(503);
+    let stats = rig.get("/api/v1/users/stats").await.is(200).json();
+    assert_eq!(
+        stats["lineage"],
+        lineage.to_string(),
+        "not the one thrown away"
+    );
+    assert_eq!(stats["lsn"], stats["lastLsn"]);
+}

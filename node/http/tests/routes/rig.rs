@@ -297,6 +297,7 @@ impl FakeHost {
             segment_size: limits::SEGMENT_MIN_BYTES,
             map_size: 256 << 20,
             create: Some(CLUSTER),
+            on_gap: start::OnGap::ReadOnly,
             ..Start::default()
         };
         let Opened {

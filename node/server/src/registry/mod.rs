@@ -283,8 +283,8 @@ impl Inner {
         let engine = opened.engine.clone();
         if self.effective.forced
             && matches!(engine.history().reason, LineageReason::Restored(_))
-            && !self.directory.is_released(engine.lineage())
-            && let Err(error) = self.directory.release(engine.lineage())
+            && !self.directory.is_released(engine.history().lineage)
+            && let Err(error) = self.directory.release(engine.history().lineage)
         {
             tracing::warn!(%error, "the namespace stays isolated");
         }
@@ -417,7 +417,7 @@ impl Inner {
         self.namespaces.lanes().iter().any(|lane| {
             let engine = lane.engine();
             matches!(engine.history().reason, LineageReason::Restored(_))
-                && !self.directory.is_released(engine.lineage())
+                && !self.directory.is_released(engine.history().lineage)
         })
     }
 }
