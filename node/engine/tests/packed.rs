@@ -80,8 +80,7 @@ fn packed_segments_of_a_restored_directory_are_unpacked_and_replayed() {
 #[test]
 fn a_packed_segment_whose_plain_file_is_there_is_ignored_and_named() {
     let w = world();
-    w.put_snapshot();
-    w.put_archive();
+    w.put_backups();
     let all = segments(&w.home.join("wal"));
     fs::write(with_end(all.last().unwrap(), ".gz"), b"anything").unwrap();
     let rig = w.open(&request()).unwrap();

@@ -12,18 +12,16 @@ mod rig;
 use std::fs;
 use std::path::Path;
 
-use rig::world::{World, all_below, segments, world};
-use rig::{Model, Rig, request};
+use rig::world::{World, all_below, segments, small_world, world};
+use rig::{Model, request};
 use unisondb_engine::backup::BackupError;
 use unisondb_engine::start::{OnGap, Request, StartError};
-use unisondb_platform::real;
 use unisondb_types::{Lsn, SegmentId, Target};
 
 #[test]
 fn a_missing_middle_segment_is_named_and_nothing_is_replayed_over_it() {
     let w = world();
-    w.put_snapshot();
-    w.put_archive();
+    w.put_backups();
     let all = segments(&w.home.join("wal"));
     let needed: Vec<_> = all.iter().rev().take(4).collect();
     fs::remove_file(needed[2]).unwrap();
@@ -254,16 +252,14 @@ fn damage_in_a_needed_segment_is_named_before_anything_is_changed() {
 #[test]
 fn a_new_target_replaces_that_of_a_restore_that_failed() {
     let w = world();
-    w.put_snapshot();
-    w.put_archive();
+    w.put_backups();
     // The replay fails, at a state that is not the one recorded.
     let all = segments(&w.home.join("wal"));
     forge_digest(&all[all.len() - 2]);
     assert!(w.open(&request()).is_err());
     assert!(w.home.join("restoring").exists());
     let target = *w.model.at.range(w.snapshot_lsn.next()..).nth(5).unwrap().0;
-    w.put_snapshot();
-    w.put_archive();
+    w.put_backups();
     let rig = w.open(&w.to(Target::Lsn(target))).unwrap();
     rig::same(&rig.keys(), &w.model.at[&target].keys);
     assert_eq!(rig.engine.history().parent.as_ref().unwrap().fork, target);
@@ -274,8 +270,7 @@ fn forked() -> (World, Model, SegmentId) {
     let w = world();
     let target = Lsn::new(w.snapshot_lsn.get() + 20);
     let target = *w.model.at.range(target..).next().unwrap().0;
-    w.put_snapshot();
-    w.put_archive();
+    w.put_backups();
     let mut rig = w.open(&w.to(Target::Lsn(target))).unwrap();
     let first = rig.engine.wal().active().id;
     rig.model = w.model.clone();
@@ -300,8 +295,7 @@ fn forked() -> (World, Model, SegmentId) {
 fn a_lineage_without_its_first_segment_is_never_passed_over() {
     let (w, model, first) = forked();
     for rotten in [false, true] {
-        w.put_snapshot();
-        w.put_archive();
+        w.put_backups();
         let path = w.home.join("wal").join(first.file_name());
         if rotten {
             let mut bytes = fs::read(&path).unwrap();
@@ -326,29 +320,15 @@ fn a_lineage_without_its_first_segment_is_never_passed_over() {
 
 #[test]
 fn what_a_target_cuts_off_the_live_log_is_kept_aside() {
-    let dir = tempfile::tempdir().unwrap();
-    let home = rig::home(dir.path());
-    let platform = real::platform();
-    let mut rig = Rig::open(&platform, &home).unwrap();
-    rig.put("a", "1").unwrap();
-    let through = rig.seal().unwrap();
-    let snapshot = rig.engine.backup_snapshot("s.db", through).unwrap();
-    let target = rig.put("b", "2").unwrap();
-    rig.put("c", "3").unwrap();
-    let lineage = rig.engine.lineage();
-    rig.close();
-    fs::remove_dir_all(home.join("db")).unwrap();
-    fs::create_dir(home.join("db")).unwrap();
-    fs::copy(&snapshot.path, home.join("db/data.mdb")).unwrap();
-    let to = Request {
-        target: Some(Target::Lsn(target)),
-        ..request()
-    };
-    let rig = Rig::open_with(&platform, &home, &to).unwrap();
+    let w = small_world();
+    let target = w.last.prev();
+    w.put_snapshot();
+    let rig = w.open(&w.to(Target::Lsn(target))).unwrap();
     assert_eq!(rig.keys().len(), 2);
-    let kept = home.join(format!("wal.lineage-{lineage}"));
+    let lineage = rig.engine.history().parent.as_ref().unwrap().lineage;
+    let kept = w.home.join(format!("wal.lineage-{lineage}"));
     let found = segments(&kept).iter().any(|p| {
-        let mut reader = unisondb_wal::SegmentReader::open(platform.disk.as_ref(), p).unwrap();
+        let mut reader = unisondb_wal::SegmentReader::open(w.platform.disk.as_ref(), p).unwrap();
         std::iter::from_fn(|| reader.next().unwrap()).any(|e| e.record.lsn > target)
     });
     assert!(
@@ -375,8 +355,7 @@ fn a_missing_old_segment_under_a_live_state_is_told() {
 #[test]
 fn a_copy_cut_before_its_header_ends_the_log_before_it() {
     let w = world();
-    w.put_snapshot();
-    w.put_archive();
+    w.put_backups();
     let all = segments(&w.home.join("wal"));
     fs::write(all.last().unwrap(), b"").unwrap();
     let rig = w.open(&request()).unwrap();
@@ -390,27 +369,10 @@ fn a_copy_cut_before_its_header_ends_the_log_before_it() {
 
 #[test]
 fn an_archive_that_ends_with_a_cut_segment_restores_to_its_end() {
-    let dir = tempfile::tempdir().unwrap();
-    let home = rig::home(dir.path());
-    let platform = real::platform();
-    let mut rig = Rig::open(&platform, &home).unwrap();
-    rig.put("a", "1").unwrap();
-    let through = rig.seal().unwrap();
-    let snapshot = rig.engine.backup_snapshot("s.db", through).unwrap();
-    let target = rig.put("b", "2").unwrap();
-    rig.put("c", "3").unwrap();
-    rig.close();
-    let put_snapshot = || {
-        fs::remove_dir_all(home.join("db")).unwrap();
-        fs::create_dir(home.join("db")).unwrap();
-        fs::copy(&snapshot.path, home.join("db/data.mdb")).unwrap();
-    };
-    put_snapshot();
-    let to = Request {
-        target: Some(Target::Lsn(target)),
-        ..request()
-    };
-    let rig = Rig::open_with(&platform, &home, &to).unwrap();
+    let w = small_world();
+    let target = w.last.prev();
+    w.put_snapshot();
+    let rig = w.open(&w.to(Target::Lsn(target))).unwrap();
     // The new lineage has archived nothing of its own yet when it is lost.
     let copies = rig
         .engine
@@ -418,21 +380,11 @@ fn an_archive_that_ends_with_a_cut_segment_restores_to_its_end() {
         .unwrap();
     assert_eq!(copies.copies.len(), 2);
     rig.close();
-    put_snapshot();
-    for e in fs::read_dir(home.join("wal")).unwrap() {
-        fs::remove_file(e.unwrap().path()).unwrap();
-    }
-    for copy in &copies.copies {
-        fs::copy(
-            &copy.path,
-            home.join("wal").join(copy.path.file_name().unwrap()),
-        )
-        .unwrap();
-    }
-    let mut rig = Rig::open(&platform, &home).unwrap();
+    w.put_backups();
+    let mut rig = w.open(&request()).unwrap();
     assert_eq!(rig.keys().len(), 2);
     assert_eq!(rig.engine.history().parent.as_ref().unwrap().fork, target);
     rig.put("d", "4").unwrap();
     rig.close();
-    assert_eq!(Rig::open(&platform, &home).unwrap().keys().len(), 3);
+    assert_eq!(w.open(&request()).unwrap().keys().len(), 3);
 }

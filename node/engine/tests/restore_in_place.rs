@@ -75,8 +75,7 @@ fn pitr_stops_exactly_at_lsn_and_time_inclusive_or_not() {
             if i == 0 && expected == before {
                 continue;
             }
-            w.put_snapshot();
-            w.put_archive();
+            w.put_backups();
             let mut rig = w.open(&w.to(target)).unwrap();
             rig::same(&rig.keys(), &expected.keys);
             let history = rig.engine.history();
@@ -124,8 +123,7 @@ fn recovery_toml_is_used_once() {
     let w = world();
     let lsn = Lsn::new(w.snapshot_lsn.get() + 30);
     let lsn = *w.model.at.range(lsn..).next().unwrap().0;
-    w.put_snapshot();
-    w.put_archive();
+    w.put_backups();
     fs::write(
         w.home.join("recovery.toml"),
         format!("target_lsn = {lsn}\n"),

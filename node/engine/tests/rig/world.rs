@@ -61,6 +61,31 @@ pub fn world() -> World {
     world
 }
 
+/// One write, a snapshot, and two writes that no segment is sealed behind.
+pub fn small_world() -> World {
+    let dir = tempfile::tempdir().unwrap();
+    let home = super::home(dir.path());
+    let platform = real::platform();
+    let mut rig = Rig::open(&platform, &home).unwrap();
+    rig.put("a", "1").unwrap();
+    let through = rig.seal().unwrap();
+    let snapshot = rig.engine.backup_snapshot("s.db", through).unwrap();
+    rig.put("b", "2").unwrap();
+    let last = rig.put("c", "3").unwrap();
+    let world = World {
+        archive: dir.path().join("backups/users/wal/archive"),
+        snapshot: snapshot.path,
+        snapshot_lsn: snapshot.lsn,
+        model: rig.model.clone(),
+        last,
+        home,
+        platform,
+        _dir: dir,
+    };
+    rig.close();
+    world
+}
+
 impl World {
     pub fn open(&self, request: &Request) -> Result<Rig, StartError> {
         Rig::open_with(&self.platform, &self.home, request)
@@ -79,6 +104,11 @@ impl World {
         for path in segments(&self.archive) {
             fs::copy(&path, self.home.join("wal").join(path.file_name().unwrap())).unwrap();
         }
+    }
+    /// What a restore by copying begins with: the snapshot, and the archive as the log.
+    pub fn put_backups(&self) {
+        self.put_snapshot();
+        self.put_archive();
     }
     pub fn to(&self, target: Target) -> Request {
         Request {
