@@ -126,3 +126,23 @@ fn our_own_file_may_be_longer_than_its_last_commit_says() {
     let rig = w.open(&request()).unwrap();
     rig::same(&rig.keys(), &w.model.at[&w.last].keys);
 }
+
+#[test]
+fn a_lock_file_that_cannot_be_had_is_named_before_the_trailer_is_cut() {
+    let w = world();
+    w.put_snapshot();
+    let (lock, data) = (w.home.join("db/lock.mdb"), w.home.join("db/data.mdb"));
+    // Opened for writing, a folder fails for every user, root too.
+    fs::create_dir(&lock).unwrap();
+    match w.open(&request()) {
+        Err(e) => assert!(e.to_string().contains("lock.mdb"), "{e}"),
+        Ok(_) => panic!("opened"),
+    }
+    assert!(
+        fs::read(&data).unwrap() == fs::read(&w.snapshot).unwrap(),
+        "untouched"
+    );
+    fs::remove_dir(&lock).unwrap();
+    let rig = w.open(&request()).unwrap();
+    rig::same(&rig.keys(), &w.model.at[&w.last].keys);
+}

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use unisondb_platform::memory::{self, MemoryDisk, OpKind};
-use unisondb_platform::{Disk, DiskExt};
+use unisondb_platform::{Access, Disk, DiskExt, FileExt};
 use unisondb_types::{Lsn, SegmentId, Target};
 
 use super::{Opened, Request};
@@ -177,5 +177,50 @@ fn segments_are_moved_aside_newest_first_and_their_folders_synced_once() {
             let parent = opened.engine.history().parent.clone().unwrap();
             assert_eq!(parent.fork, at, "{n}, {seed}");
         }
+    }
+}
+
+#[test]
+fn segments_copied_by_hand_survive_a_power_loss_after_the_restore() {
+    let (node, at) = twin("a");
+    let ids: Vec<SegmentId> = node
+        .engine()
+        .wal()
+        .segments()
+        .into_iter()
+        .filter(|s| s.digest.is_some())
+        .map(|s| s.id)
+        .collect();
+    let (platform, disk, clock) = memory::platform(75);
+    let home = Path::new("/c/users");
+    for folder in ["db", "wal"] {
+        disk.create_folders(&home.join(folder)).unwrap();
+    }
+    let snapshot = node
+        .disk
+        .read(&node.backups().join("s.db"), 1 << 30)
+        .unwrap();
+    disk.publish(&home.join("db/data.mdb"), &snapshot).unwrap();
+    for id in &ids {
+        let path = node.backups().join("wal").join(id.file_name());
+        let bytes = node.disk.read(&path, 1 << 30).unwrap();
+        // As cp does it: nobody syncs the bytes, nobody the name.
+        let file = disk.open(&home.join("wal").join(id.file_name()), Access::CreateNew);
+        file.unwrap().write_all_at(&bytes, 0).unwrap();
+    }
+    let opened = super::open(&platform, &folders(Path::new("/c")), &options()).unwrap();
+    let reached = digest(&opened);
+    assert!(opened.engine.applied() > at);
+    for seed in 0..12 {
+        let lost = disk.crash(seed);
+        for id in &ids {
+            let path = home.join("wal").join(id.file_name());
+            let verified = unisondb_wal::verify(&lost, &path);
+            assert!(verified.is_ok(), "seed {seed}, {id}: {verified:?}");
+        }
+        let platform = memory::platform_on(&lost, &clock, 76);
+        let again = super::open(&platform, &folders(Path::new("/c")), &options()).unwrap();
+        assert_eq!(digest(&again), reached, "seed {seed}");
+        assert!(!again.notes.iter().any(|n| n.degraded), "{:?}", again.notes);
     }
 }

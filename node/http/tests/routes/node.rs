@@ -283,6 +283,39 @@ async fn a_gap_shows_in_metrics_until_a_backup_has_none() {
 }
 
 #[tokio::test]
+async fn a_gap_that_the_start_found_shows_in_metrics_whatever_backups_say() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let rig = Rig::with(Settings {
+        render_metrics: Some(Arc::new(move || handle.render())),
+        ..Settings::default()
+    });
+    rig.put_raw("a", b"x").await;
+    let gap = || async {
+        let text = rig.get("/metrics").await.text();
+        value(&text, "wal_segment_gap{namespace=\"users\"}")
+    };
+    assert_eq!(gap().await, Some(0.0));
+    rig.host.switches.lock().unwrap().notes = vec![Note {
+        field: "gap",
+        value: "3-4".into(),
+        text: "segments 3-4 are missing".into(),
+        degraded: true,
+    }];
+    assert_eq!(gap().await, Some(1.0));
+    let body = r#"{"backupDir":"x"}"#;
+    rig.post("/api/v1/users/wal/backup", body).await.is(200);
+    assert_eq!(
+        gap().await,
+        Some(1.0),
+        "a backup that went well does not fill the hole"
+    );
+    rig.host.switches.lock().unwrap().notes.clear();
+    assert_eq!(gap().await, Some(0.0));
+}
+
+#[tokio::test]
 async fn a_view_up_to_a_gap_is_no_leader_and_is_not_backed_up() {
     let rig = Rig::new();
     for n in 0..12 {
