@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use rig::Rig;
-use unisondb_engine::TxStatus;
+use unisondb_engine::{Refusal, TxStatus};
 use unisondb_platform::real;
 use unisondb_types::{
     AbortReason, Action, ColumnName, Command, Condition, EntryType, Idempotency, IdempotencyKey,
@@ -108,6 +108,70 @@ fn rows_merge_lose_columns_and_vanish_with_the_last_one() {
         rig.act(write(vec![Op::RowDelete { row: row("r") }]))
             .unwrap();
         assert_eq!(all(rig), None);
+    });
+}
+
+/// Puts columns of these lengths into row `r`.
+fn wide(columns: &[(&str, usize)]) -> Action {
+    let of = |(name, len): &(&str, usize)| (column(name), Value::new(vec![7; *len]));
+    write(vec![Op::RowPut {
+        row: row("r"),
+        columns: columns.iter().map(of).collect(),
+    }])
+}
+
+#[test]
+fn a_row_grows_no_further_than_its_limit_and_may_always_shrink() {
+    scenario(|rig| {
+        const MIB: usize = 1 << 20;
+        let mut names: Vec<String> = (10..73).map(|n| format!("c{n}")).collect();
+        for name in &names {
+            let put = wide(&[(name, MIB - name.len())]);
+            rig.engine.admit(&put).unwrap();
+            rig.act(put).unwrap();
+        }
+        // 63 MiB are there.
+        let last = wide(&[("z", MIB - 1)]);
+        rig.engine.admit(&last).unwrap();
+        let more = wide(&[("z", MIB)]);
+        let refused = rig.engine.admit(&more).unwrap_err();
+        assert!(
+            matches!(&refused, Refusal::TooLarge(why) if why.contains("67108864")),
+            "{refused}"
+        );
+        rig.act(last.clone()).unwrap();
+        let staged = Action::Stage {
+            id: tx(1),
+            ops: match wide(&[("y", 1)]) {
+                Action::Write { ops, .. } => ops,
+                other => panic!("{other:?}"),
+            },
+        };
+        assert!(matches!(
+            rig.engine.admit(&staged),
+            Err(Refusal::TooLarge(_))
+        ));
+        // What replaces as much, or less, adds nothing; a retry is such a one.
+        rig.engine.admit(&last).unwrap();
+        rig.engine.admit(&wide(&[("z", 5)])).unwrap();
+        // Applying has no such limit: what is in the log is done.
+        rig.act(more).unwrap();
+        rig.engine.admit(&last).unwrap();
+        // What is removed makes room, by the column and by the row.
+        let columns = vec![column(&names.pop().unwrap())];
+        rig.act(write(vec![Op::RowDeleteColumns {
+            row: row("r"),
+            columns,
+        }]))
+        .unwrap();
+        rig.engine.admit(&wide(&[("y", MIB - 2)])).unwrap();
+        assert!(rig.engine.admit(&wide(&[("y", MIB)])).is_err());
+        rig.act(write(vec![Op::RowDelete { row: row("r") }]))
+            .unwrap();
+        assert_eq!(rig.engine.row(&row("r"), None).unwrap(), None);
+        rig.engine
+            .admit(&wide(&[("y", MIB), ("z", 2 * MIB)]))
+            .unwrap();
     });
 }
 
@@ -417,6 +481,11 @@ proptest! {
             for n in 0..6u8 {
                 let found = columns(r, &name(n)).map(|c| c.into_iter().collect::<BTreeMap<_, _>>());
                 prop_assert_eq!(found.as_ref(), rows.get(&name(n)));
+                let bytes = r.engine.row(&row(&name(n)), Some(&[])).unwrap().map(|r| r.bytes);
+                let expected = rows.get(&name(n)).map(|c| {
+                    c.iter().map(|(n, v)| (n.len() + v.len()) as u64).sum::<u64>()
+                });
+                prop_assert_eq!(bytes, expected, "the header of {}", name(n));
             }
         }
         rig.as_ref().unwrap().scrub().unwrap();

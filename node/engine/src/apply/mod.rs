@@ -168,7 +168,7 @@ impl Applier {
 impl Draft<'_> {
     fn begin_lineage(&mut self, lineage: &LineageRecord) -> Result<(), Error> {
         let (from, to) = Table::Tx.bounds();
-        for (key, _) in self.range(&from, &to)? {
+        for key in self.keys(&from, &to)? {
             let id = table::tx_id(&key).ok_or_else(|| Error::Damaged {
                 what: "an open transaction".to_owned(),
                 why: "its key is too short".to_owned(),
