@@ -10,10 +10,10 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use rig::Rig;
 use unisondb_engine::{Refusal, TxStatus};
-use unisondb_platform::real;
+use unisondb_platform::{memory, real};
 use unisondb_types::{
-    AbortReason, Action, ColumnName, Command, Condition, EntryType, Idempotency, IdempotencyKey,
-    Key, Lsn, Op, Outcome, RowKey, TxId, TxOperation, Value,
+    AbortReason, Action, ColumnName, Command, Condition, Digest, EntryType, Idempotency,
+    IdempotencyKey, Key, Lsn, Op, Outcome, RowKey, TxId, TxOperation, Value,
 };
 
 fn key(s: &str) -> Key {
@@ -173,6 +173,70 @@ fn a_row_grows_no_further_than_its_limit_and_may_always_shrink() {
             .admit(&wide(&[("y", MIB), ("z", 2 * MIB)]))
             .unwrap();
     });
+}
+
+/// Makes old what is kept by age, then has it trimmed: the digest at the end, and what trimming
+/// has walked over.
+fn trimmed(restarts: bool) -> (Digest, u64) {
+    const KEPT: u32 = 400;
+    let (platform, _, clock) = memory::platform(1);
+    let home = rig::home(std::path::Path::new("/data"));
+    let request = unisondb_engine::start::Request {
+        segment_size: 4 << 20,
+        ..rig::request()
+    };
+    let mut rig = Rig::open_with(&platform, &home, &request).unwrap();
+    let act = |rig: &mut Rig, n: u32| {
+        let id = TxId::from_bytes([n.to_be_bytes(); 4].concat().try_into().unwrap());
+        let begin = Action::Begin {
+            id,
+            operation: TxOperation::Put,
+            entry_type: EntryType::Kv,
+        };
+        rig.propose(&Command::User {
+            idempotency: Some(Idempotency {
+                key: IdempotencyKey::new(format!("retry {n}").into_bytes()).unwrap(),
+                fingerprint: [1; 16],
+            }),
+            action: begin,
+        })
+        .unwrap();
+        let reason = AbortReason::Client;
+        rig.act(Action::Abort { id, reason }).unwrap();
+    };
+    for n in 0..KEPT {
+        act(&mut rig, n);
+    }
+    rig.engine.flush().unwrap();
+    clock.advance(std::time::Duration::from_secs(25 * 3_600));
+    let before = rig.applier.visited_by_trimming();
+    for n in KEPT..KEPT + KEPT / 4 {
+        act(&mut rig, n);
+        if restarts && n % 10 == 0 {
+            rig.close();
+            rig = Rig::open_with(&platform, &home, &request).unwrap();
+        }
+    }
+    let old = Command::User {
+        idempotency: None,
+        action: Action::Abort {
+            id: TxId::from_bytes([0; 16]),
+            reason: AbortReason::Client,
+        },
+    };
+    let (_, outcome) = rig.propose(&old).unwrap();
+    assert_eq!(outcome, Outcome::TxUnknown, "the oldest was trimmed");
+    let digest = rig.scrub().unwrap().digest;
+    let visited = rig.applier.visited_by_trimming();
+    (digest, visited.saturating_sub(before))
+}
+
+#[test]
+fn trimming_walks_over_a_few_entries_a_record_and_restarts_change_nothing() {
+    let (digest, visited) = trimmed(false);
+    // 100 idempotency keys and 100 ends, each with at most five searches over at most two keys.
+    assert!(visited <= 2_000, "{visited}");
+    assert_eq!(trimmed(true).0, digest);
 }
 
 #[test]

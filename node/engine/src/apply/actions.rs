@@ -201,9 +201,8 @@ impl Draft<'_> {
     }
 
     fn trim_idempotency(&mut self) -> Result<(), Error> {
-        let (from, to) = Table::IdempotencyOrder.bounds();
         for _ in 0..TRIM {
-            let Some(oldest) = self.first(&from, &to)? else {
+            let Some(oldest) = self.oldest(Table::IdempotencyOrder)? else {
                 return Ok(());
             };
             let Some((stamp, name)) = table::ordered(&oldest) else {

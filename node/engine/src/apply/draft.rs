@@ -2,11 +2,13 @@
 //! before it; every change of an entry that counts moves the digest along.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use bytes::Bytes;
 use unisondb_store::Direction;
 use unisondb_types::{Lsn, Stamp};
 
+use super::oldest::Oldest;
 use crate::Error;
 use crate::engine::Shared;
 use crate::state::entry::{self, Entry};
@@ -21,6 +23,7 @@ pub(super) type Changed = BTreeMap<Bytes, Option<Bytes>>;
 pub(super) struct Draft<'a> {
     shared: &'a Shared,
     position: &'a mut Position,
+    oldest: &'a mut Oldest,
     changed: Changed,
     /// The record's position.
     pub(super) lsn: Lsn,
@@ -32,12 +35,14 @@ impl<'a> Draft<'a> {
     pub(super) fn new(
         shared: &'a Shared,
         position: &'a mut Position,
+        oldest: &'a mut Oldest,
         lsn: Lsn,
         stamp: Stamp,
     ) -> Draft<'a> {
         Draft {
             shared,
             position,
+            oldest,
             changed: Changed::new(),
             lsn,
             stamp,
@@ -73,6 +78,9 @@ impl<'a> Draft<'a> {
             }
             self.position.digest.add(&hash);
         }
+        if let Some(table) = Table::of(&key) {
+            self.oldest.added(table, &key);
+        }
         self.changed.insert(key, Some(bytes));
         Ok(replaced)
     }
@@ -99,10 +107,10 @@ impl<'a> Draft<'a> {
         for item in view.range(from, to, Direction::Forward) {
             found.insert(item?.0);
         }
-        for (key, value) in self.changed.range::<[u8], _>((
-            std::ops::Bound::Included(from),
-            std::ops::Bound::Excluded(to),
-        )) {
+        for (key, value) in self
+            .changed
+            .range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)))
+        {
             match value {
                 Some(_) => found.insert(key.clone()),
                 None => found.remove(key),
@@ -111,16 +119,24 @@ impl<'a> Draft<'a> {
         Ok(found)
     }
 
-    /// The first key from `from` (included) to `to` (not).
-    pub(super) fn first(&self, from: &[u8], to: &[u8]) -> Result<Option<Bytes>, Error> {
+    /// The oldest key of a table that is kept by age.
+    pub(super) fn oldest(&mut self, table: Table) -> Result<Option<Bytes>, Error> {
+        let from = self.oldest.of(table);
+        let (_, to) = table.bounds();
         let view = View::now(&self.shared.memtable, &self.shared.store)?;
-        for item in view.range(from, to, Direction::Forward) {
-            let (key, _) = item?;
-            if !matches!(self.changed.get(&key), Some(None)) {
-                return Ok(Some(key));
-            }
+        let gone = |key: &Bytes| matches!(self.changed.get(key), Some(None));
+        let (before, visited) = view.first(&from, &to, gone)?;
+        let within = (Bound::Included(&from), Bound::Excluded(&to));
+        let mut own = self.changed.range::<Bytes, _>(within);
+        let own = own
+            .find(|(_, value)| value.is_some())
+            .map(|(key, _)| key.clone());
+        let first = before.into_iter().chain(own).min();
+        self.oldest.visited += visited;
+        if let Some(key) = &first {
+            self.oldest.found(table, key);
         }
-        Ok(None)
+        Ok(first)
     }
 }
 

@@ -16,6 +16,7 @@
 
 mod actions;
 mod draft;
+mod oldest;
 mod segments;
 mod transactions;
 
@@ -29,12 +30,15 @@ use crate::engine::Shared;
 use crate::state::position::Position;
 use crate::state::table::{self, Table};
 use draft::Draft;
+use oldest::Oldest;
 
 /// Applies committed records in order. There is one per namespace, owned by its writer.
 pub struct Applier {
     shared: Arc<Shared>,
     position: Position,
     history: Arc<LineageRecord>,
+    /// Where what is trimmed by age begins.
+    oldest: Oldest,
     /// A segment is confirmed, and a full disk has kept its footer from being written.
     footers_owed: bool,
 }
@@ -50,6 +54,7 @@ impl Applier {
             shared,
             position,
             history,
+            oldest: Oldest::default(),
             footers_owed: false,
         }
     }
@@ -57,6 +62,12 @@ impl Applier {
     /// The last record applied.
     pub fn applied(&self) -> Lsn {
         self.position.lsn
+    }
+
+    /// Entries, and removals over them, that trimming by age has walked over since the start: a
+    /// few a record, however much was trimmed since the last flush.
+    pub fn visited_by_trimming(&self) -> u64 {
+        self.oldest.visited
     }
 
     /// Applies the next record. Gives the LSN to answer with (for a repeated idempotency key, that
@@ -104,7 +115,13 @@ impl Applier {
             why: e.to_string(),
         })?;
         let mut history = self.history.clone();
-        let mut draft = Draft::new(&self.shared, &mut position, record.lsn, record.stamp);
+        let mut draft = Draft::new(
+            &self.shared,
+            &mut position,
+            &mut self.oldest,
+            record.lsn,
+            record.stamp,
+        );
         let (lsn, outcome) = match command {
             Command::Lineage(lineage) => {
                 draft.begin_lineage(&lineage)?;

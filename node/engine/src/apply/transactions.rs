@@ -190,9 +190,8 @@ impl Draft<'_> {
     }
 
     fn trim_ends(&mut self) -> Result<(), Error> {
-        let (from, to) = Table::TxEndOrder.bounds();
         for _ in 0..TRIM {
-            let Some(oldest) = self.first(&from, &to)? else {
+            let Some(oldest) = self.oldest(Table::TxEndOrder)? else {
                 return Ok(());
             };
             let Some((stamp, id)) = table::ordered(&oldest) else {

@@ -81,6 +81,39 @@ impl View {
         to: &'v [u8],
         direction: Direction,
     ) -> impl Iterator<Item = Result<(Bytes, Bytes), Error>> + 'v {
+        self.merge(from, to, direction)
+    }
+
+    /// The first key from `from` (included) to `to` (not) that is not `gone`; and how many keys, of
+    /// removed entries too, were walked over to find it.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when LMDB fails.
+    pub fn first(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        gone: impl Fn(&Bytes) -> bool,
+    ) -> Result<(Option<Bytes>, u64), Error> {
+        let mut merge = self.merge(from, to, Direction::Forward);
+        loop {
+            match merge.next().transpose()? {
+                Some((key, _)) if gone(&key) => {}
+                found => return Ok((found.map(|(key, _)| key), merge.visited)),
+            }
+        }
+    }
+
+    fn merge<'v>(
+        &'v self,
+        from: &'v [u8],
+        to: &'v [u8],
+        direction: Direction,
+    ) -> Merge<
+        impl Iterator<Item = (&'v Bytes, &'v Option<Bytes>)>,
+        impl Iterator<Item = (&'v Bytes, &'v Option<Bytes>)>,
+        impl Iterator<Item = Result<(Bytes, Bytes), Error>>,
+    > {
         let bounds = (Bound::Included(from), Bound::Excluded(to));
         let empty = from >= to;
         let active = (!empty).then(|| in_order(&self.active, bounds, direction));
@@ -101,6 +134,7 @@ impl View {
                 })
                 .peekable(),
             direction,
+            visited: 0,
         }
     }
 }
@@ -123,6 +157,8 @@ struct Merge<A: Iterator, F: Iterator, S: Iterator> {
     frozen: std::iter::Peekable<F>,
     store: std::iter::Peekable<S>,
     direction: Direction,
+    /// Keys looked at, those of removed entries too.
+    visited: u64,
 }
 
 impl<'m, A, F, S> Iterator for Merge<A, F, S>
@@ -159,6 +195,7 @@ where
                 }
             }
             let key = key?;
+            self.visited += 1;
             let from_active = self
                 .active
                 .next_if(|(k, _)| **k == key)
