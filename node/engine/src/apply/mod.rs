@@ -88,6 +88,22 @@ impl Applier {
         result
     }
 
+    /// Writes the footers that a full disk has kept from being written, if there is room now. Every
+    /// record does so too; this is for when none comes.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    pub fn seal_owed(&mut self) -> Result<(), Error> {
+        if !self.footers_owed || self.shared.stopped().is_some() {
+            return Ok(());
+        }
+        let result = self.seal_confirmed();
+        if let Err(e) = &result {
+            self.shared.stop(&format!("a footer that was owed: {e}"));
+        }
+        result
+    }
+
     fn apply_next(&mut self, entry: &Entry) -> Result<(Lsn, Outcome), Error> {
         let record = &entry.record;
         assert_eq!(
