@@ -23,6 +23,11 @@ pub struct View {
     pub digest: Digest,
 }
 
+/// A change in the memtable.
+type Change<'m> = (&'m Bytes, &'m Option<Bytes>);
+/// An entry, or why there is none to be had.
+type Found = Result<(Bytes, Bytes), Error>;
+
 /// Looks up one entry: the newest value there is.
 ///
 /// # Errors
@@ -80,7 +85,7 @@ impl View {
         from: &'v [u8],
         to: &'v [u8],
         direction: Direction,
-    ) -> impl Iterator<Item = Result<(Bytes, Bytes), Error>> + 'v {
+    ) -> impl Iterator<Item = Found> + 'v {
         self.merge(from, to, direction)
     }
 
@@ -110,9 +115,9 @@ impl View {
         to: &'v [u8],
         direction: Direction,
     ) -> Merge<
-        impl Iterator<Item = (&'v Bytes, &'v Option<Bytes>)>,
-        impl Iterator<Item = (&'v Bytes, &'v Option<Bytes>)>,
-        impl Iterator<Item = Result<(Bytes, Bytes), Error>>,
+        impl Iterator<Item = Change<'v>>,
+        impl Iterator<Item = Change<'v>>,
+        impl Iterator<Item = Found>,
     > {
         let bounds = (Bound::Included(from), Bound::Excluded(to));
         let empty = from >= to;
@@ -143,7 +148,7 @@ fn in_order<'m>(
     map: &'m Changes,
     bounds: (Bound<&'m [u8]>, Bound<&'m [u8]>),
     direction: Direction,
-) -> Box<dyn Iterator<Item = (&'m Bytes, &'m Option<Bytes>)> + 'm> {
+) -> Box<dyn Iterator<Item = Change<'m>> + 'm> {
     let range = map.range::<_, [u8]>(bounds);
     match direction {
         Direction::Forward => Box::new(range),
@@ -163,11 +168,11 @@ struct Merge<A: Iterator, F: Iterator, S: Iterator> {
 
 impl<'m, A, F, S> Iterator for Merge<A, F, S>
 where
-    A: Iterator<Item = (&'m Bytes, &'m Option<Bytes>)>,
-    F: Iterator<Item = (&'m Bytes, &'m Option<Bytes>)>,
-    S: Iterator<Item = Result<(Bytes, Bytes), Error>>,
+    A: Iterator<Item = Change<'m>>,
+    F: Iterator<Item = Change<'m>>,
+    S: Iterator<Item = Found>,
 {
-    type Item = Result<(Bytes, Bytes), Error>;
+    type Item = Found;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
