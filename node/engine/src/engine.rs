@@ -12,8 +12,8 @@ use tokio::sync::{Notify, watch};
 use unisondb_platform::Platform;
 use unisondb_store::{Direction, Store};
 use unisondb_types::{
-    Action, Check, ClusterId, Digest, LineageId, LineageRecord, Lsn, Namespace, Parent, SegmentId,
-    Stamp, TxId, codec, limits,
+    Check, ClusterId, Digest, LineageId, LineageRecord, Lsn, Namespace, Parent, SegmentId, Stamp,
+    TxId, codec, limits,
 };
 use unisondb_wal::Wal;
 
@@ -120,20 +120,6 @@ pub struct Positions {
     pub open_transactions: u64,
     /// Size of what is not yet in LMDB, in bytes, about.
     pub memtable_bytes: u64,
-}
-
-/// Why an action is not even proposed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// A limit: 413.
-    #[error("{0}")]
-    TooLarge(String),
-    /// Too much at once: 429.
-    #[error("{0}")]
-    Overloaded(String),
-    /// The namespace has stopped: 503.
-    #[error("{0}")]
-    Stopped(String),
 }
 
 impl Shared {
@@ -303,56 +289,6 @@ impl Engine {
             }
         }
         Ok(rows)
-    }
-
-    /// Whether an action may be proposed: the limits that only a leader checks, before the log.
-    ///
-    /// # Errors
-    /// [`Refusal`]: nothing was written.
-    pub fn admit(&self, action: &Action) -> Result<(), Refusal> {
-        if let Some(reason) = self.0.stopped() {
-            return Err(Refusal::Stopped(reason));
-        }
-        self.0.counters.ops_received.fetch_add(1, Ordering::Relaxed);
-        match action {
-            Action::Begin { .. } => {
-                let open = self.0.memtable.read().position.open_transactions;
-                if open >= limits::OPEN_TRANSACTIONS {
-                    return Err(Refusal::Overloaded(format!(
-                        "{open} transactions are open, the most that a namespace has"
-                    )));
-                }
-            }
-            Action::Write { ops, .. } if ops.len() > limits::ITEMS => {
-                return Err(Refusal::TooLarge(format!(
-                    "a batch has at most {} items, this one has {}",
-                    limits::ITEMS,
-                    ops.len()
-                )));
-            }
-            Action::Stage { id, ops } => self.admit_stage(id, ops.len())?,
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn admit_stage(&self, id: &TxId, more: usize) -> Result<(), Refusal> {
-        let Ok(Some(row)) = self.tx_row(id) else {
-            return Ok(());
-        };
-        if row.ops + more as u64 > limits::ITEMS as u64 {
-            return Err(Refusal::TooLarge(format!(
-                "a transaction has at most {} operations",
-                limits::ITEMS
-            )));
-        }
-        if row.bytes >= limits::TRANSACTION_BYTES {
-            return Err(Refusal::TooLarge(format!(
-                "a transaction has at most {} bytes besides object chunks",
-                limits::TRANSACTION_BYTES
-            )));
-        }
-        Ok(())
     }
 
     pub(crate) fn tx_row(&self, id: &TxId) -> Result<Option<TxRow>, Error> {

@@ -10,6 +10,7 @@
 //! changes state, owned by whoever feeds it committed records in order. Applying reads no clock, no
 //! chance and no configuration: the same records give the same digest on every machine (P7).
 
+mod admit;
 mod apply;
 pub mod backup;
 mod engine;
@@ -22,8 +23,9 @@ mod scrub;
 pub mod start;
 mod state;
 
+pub use admit::Refusal;
 pub use apply::Applier;
-pub use engine::{Engine, Positions, Refusal};
+pub use engine::{Engine, Positions};
 pub use error::Error;
 pub use read::{KvEntry, Lob, Page, Row, Scan, TxInfo, TxStatus};
 pub use scrub::Scrubbed;

@@ -417,6 +417,11 @@ proptest! {
             for n in 0..6u8 {
                 let found = columns(r, &name(n)).map(|c| c.into_iter().collect::<BTreeMap<_, _>>());
                 prop_assert_eq!(found.as_ref(), rows.get(&name(n)));
+                let bytes = r.engine.row(&row(&name(n)), Some(&[])).unwrap().map(|r| r.bytes);
+                let expected = rows.get(&name(n)).map(|c| {
+                    c.iter().map(|(n, v)| (n.len() + v.len()) as u64).sum::<u64>()
+                });
+                prop_assert_eq!(bytes, expected, "the header of {}", name(n));
             }
         }
         rig.as_ref().unwrap().scrub().unwrap();

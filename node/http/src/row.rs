@@ -4,11 +4,9 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::ETAG;
-use serde_json::{Map, Value as Json};
 use unisondb_api::body::request::{ColumnsOrNames, DropColumns, PutRow, RowBatch, RowItem, Text};
 use unisondb_api::{ApiError, Base64, base64};
-use unisondb_engine::Row;
-use unisondb_types::{ColumnName, Op, RowColumns, RowKey};
+use unisondb_types::{ColumnName, Op, RowColumns, RowKey, Value};
 
 use crate::dispatch::Inside;
 use crate::envelope::{self, Reply};
@@ -36,44 +34,71 @@ pub(crate) async fn get(at: &Inside<'_>, raw: Option<&str>) -> Reply {
         .row(&row, columns.as_deref())
         .map_err(|e| outcome::engine(&e))?;
     let Some(found) = found else {
-        let miss = shown(&row, &[], false);
-        return Ok(envelope::json_at(StatusCode::NOT_FOUND, &miss));
+        let miss = shown(&row, Vec::new(), Found::No);
+        return Ok(envelope::line(StatusCode::NOT_FOUND, miss));
     };
     let tag = envelope::etag(found.lsn);
     if reading::has(&at.call.parts.headers, &tag) {
         return Ok(envelope::not_modified(tag));
     }
-    let Row { columns, .. } = found;
-    let mut response = envelope::json(&shown(&row, &columns, true));
+    let answer = shown(&row, found.columns, Found::Yes);
+    let mut response = envelope::line(StatusCode::OK, answer);
     response.headers_mut().insert(ETAG, tag);
     Ok(response)
 }
 
 /// `{"rowKey","columns","found"}`. What is not UTF-8 stands under names that end in `B64`.
-fn shown(
-    row: &RowKey,
-    columns: &[(ColumnName, unisondb_types::Value)],
-    found: bool,
-) -> Map<String, Json> {
-    let mut answer = Map::new();
-    match std::str::from_utf8(row.as_bytes()) {
-        Ok(text) => answer.insert("rowKey".into(), text.into()),
-        Err(_) => answer.insert("rowKeyB64".into(), base64::encode(row.as_bytes()).into()),
+///
+/// Written out by hand, and each value let go of once it stands there: a row may be large, and is in
+/// memory once.
+fn shown(row: &RowKey, columns: Vec<(ColumnName, Value)>, found: Found) -> Vec<u8> {
+    let size = |(name, value): &(ColumnName, Value)| {
+        name.as_bytes().len() + value.as_bytes().len().div_ceil(3) * 4 + 8
     };
-    let (mut plain, mut odd) = (Map::new(), Map::new());
+    let mut answer = Vec::with_capacity(128 + columns.iter().map(size).sum::<usize>());
+    let mut odd = Vec::new();
+    answer.extend_from_slice(b"{\"columns\":{");
     for (name, value) in columns {
-        let value = Json::from(base64::encode(value.as_bytes()));
         match std::str::from_utf8(name.as_bytes()) {
-            Ok(text) => plain.insert(text.to_owned(), value),
-            Err(_) => odd.insert(base64::encode(name.as_bytes()), value),
-        };
+            Ok(text) => field(&mut answer, text, &base64::encode(value.as_bytes())),
+            Err(_) => odd.push((name, value)),
+        }
     }
-    answer.insert("columns".into(), plain.into());
+    answer.push(b'}');
     if !odd.is_empty() {
-        answer.insert("columnsB64".into(), odd.into());
+        answer.extend_from_slice(b",\"columnsB64\":{");
+        for (name, value) in odd {
+            let name = base64::encode(name.as_bytes());
+            field(&mut answer, &name, &base64::encode(value.as_bytes()));
+        }
+        answer.push(b'}');
     }
-    answer.insert("found".into(), found.into());
+    answer.extend_from_slice(match found {
+        Found::Yes => b",\"found\":true",
+        Found::No => b",\"found\":false",
+    });
+    match std::str::from_utf8(row.as_bytes()) {
+        Ok(text) => field(&mut answer, "rowKey", text),
+        Err(_) => field(&mut answer, "rowKeyB64", &base64::encode(row.as_bytes())),
+    }
+    answer.extend_from_slice(b"}\n");
     answer
+}
+
+/// Whether a row is there.
+enum Found {
+    Yes,
+    No,
+}
+
+/// One more field of the JSON object that `answer` ends in.
+fn field(answer: &mut Vec<u8>, name: &str, text: &str) {
+    if !answer.ends_with(b"{") {
+        answer.push(b',');
+    }
+    serde_json::to_writer(&mut *answer, name).expect("text is JSON, in memory");
+    answer.push(b':');
+    serde_json::to_writer(&mut *answer, text).expect("text is JSON, in memory");
 }
 
 /// DELETE `/row/{rowKey}`.
@@ -250,14 +275,18 @@ mod tests {
     #[test]
     fn what_is_not_utf8_is_shown_as_base64_beside_the_rest() {
         let row = RowKey::new(&b"\xff"[..]).unwrap();
-        let columns = [
+        let columns = vec![
             (ColumnName::new("a").unwrap(), Value::new("x")),
             (ColumnName::new(&b"\xfe"[..]).unwrap(), Value::new("y")),
         ];
-        let text = Json::from(shown(&row, &columns, true)).to_string();
         assert_eq!(
-            text,
-            r#"{"columns":{"a":"eA=="},"columnsB64":{"/g==":"eQ=="},"found":true,"rowKeyB64":"/w=="}"#
+            String::from_utf8(shown(&row, columns, Found::Yes)).unwrap(),
+            "{\"columns\":{\"a\":\"eA==\"},\"columnsB64\":{\"/g==\":\"eQ==\"},\"found\":true,\"rowKeyB64\":\"/w==\"}\n"
+        );
+        let miss = shown(&RowKey::new("a\"b").unwrap(), Vec::new(), Found::No);
+        assert_eq!(
+            String::from_utf8(miss).unwrap(),
+            "{\"columns\":{},\"found\":false,\"rowKey\":\"a\\\"b\"}\n"
         );
     }
 }

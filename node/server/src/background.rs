@@ -21,7 +21,7 @@ use crate::registry::Registry;
 use crate::scrub;
 use crate::writer::Lane;
 
-/// How often a full disk and owed checks are looked after.
+/// How often a full disk, owed checks and owed footers are looked after.
 const ROOM_EVERY: Duration = Duration::from_secs(1);
 /// How often transactions are looked through for those whose time is up.
 const EXPIRE_EVERY: Duration = Duration::from_secs(5);
@@ -115,7 +115,7 @@ async fn make_room(registry: Registry) {
         let labels = [("namespace", lane.engine().namespace().to_string())];
         metrics::gauge!("clock_behind_log_seconds", &labels).set(lane.clock_behind().as_secs_f64());
         let full = lane.take_starved();
-        // What met the full disk, and owed checks, are tried again.
+        // What met the full disk, owed checks and owed footers are tried again.
         if full || !lane.engine().wal().unsealed_ended().is_empty() {
             lane.nudge();
         }

@@ -5,6 +5,10 @@
 pub const KEY_BYTES: usize = 480;
 /// Longest row key and column name together, in bytes.
 pub const ROW_AND_COLUMN_BYTES: usize = 480;
+/// Most bytes of a row: the names and values of its columns together. Looked at before a write is
+/// proposed and when an operation is staged, against the row as it is then: what is in flight or
+/// staged at that moment may carry a row past it, by no more than that.
+pub const ROW_BYTES: u64 = 64 << 20;
 /// Longest `Idempotency-Key`, in bytes.
 pub const IDEMPOTENCY_KEY_BYTES: usize = 255;
 /// Longest request body, object chunks included, in bytes.

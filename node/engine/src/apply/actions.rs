@@ -8,7 +8,7 @@ use unisondb_types::{
 use super::draft::Draft;
 use crate::Error;
 use crate::engine::decode as decoded;
-use crate::state::rows::{IdempotencyRow, Manifest};
+use crate::state::rows::{IdempotencyRow, Manifest, RowHeader};
 use crate::state::table::{self, Table};
 
 /// Old entries that one record trims from a table that is kept by age: more than one record adds.
@@ -92,16 +92,14 @@ impl Draft<'_> {
     }
 
     fn row_put(&mut self, row: &RowKey, columns: &RowColumns) -> Result<(), Error> {
-        let mut count = self.row_count(row)?;
+        let mut header = self.row_header(row)?;
         for (name, value) in columns {
-            if !self.put(table::column(row, name), value.as_bytes())? {
-                count += 1;
+            if let Some(replaced) = self.put(table::column(row, name), value.as_bytes())? {
+                header = without(header, row, name, replaced)?;
             }
+            header.gain(name, value.as_bytes().len());
         }
-        if count > 0 {
-            self.put(table::row(row), &count.to_le_bytes())?;
-        }
-        Ok(())
+        self.set_row_header(row, header)
     }
 
     fn row_delete(&mut self, row: &RowKey) -> Result<(), Error> {
@@ -109,45 +107,42 @@ impl Draft<'_> {
         if self.get(&header)?.is_none() {
             return Ok(());
         }
-        for (key, _) in self.range(&header, &table::behind(&header))? {
+        for key in self.keys(&header, &table::behind(&header))? {
             self.remove(key)?;
         }
         Ok(())
     }
 
     fn row_delete_columns(&mut self, row: &RowKey, columns: &[ColumnName]) -> Result<(), Error> {
-        let before = self.row_count(row)?;
-        let mut count = before;
+        let before = self.row_header(row)?;
+        let mut header = before;
         for name in columns {
-            if self.remove(table::column(row, name))? {
-                count = count.saturating_sub(1);
+            if let Some(removed) = self.remove(table::column(row, name))? {
+                header = without(header, row, name, removed)?;
             }
         }
-        if count == before {
+        if header == before {
             return Ok(());
         }
-        if count == 0 {
-            self.remove(table::row(row))?;
-        } else {
-            self.put(table::row(row), &count.to_le_bytes())?;
-        }
-        Ok(())
+        self.set_row_header(row, header)
     }
 
-    /// How many columns a row has: the payload of its header.
-    fn row_count(&self, row: &RowKey) -> Result<u32, Error> {
-        let Some(header) = self.get(&table::row(row))? else {
-            return Ok(0);
-        };
-        let bytes = header
-            .payload
-            .as_ref()
-            .try_into()
-            .map_err(|_| Error::Damaged {
-                what: format!("row {row:?}"),
-                why: "its header is not a count".to_owned(),
-            })?;
-        Ok(u32::from_le_bytes(bytes))
+    /// A row's header; that of an empty row if it is not there.
+    fn row_header(&self, row: &RowKey) -> Result<RowHeader, Error> {
+        let key = table::row(row);
+        let entry = self.get(&key)?;
+        entry.map_or(Ok(RowHeader::default()), |e| decoded(&key, &e.payload))
+    }
+
+    /// A row without columns is not there.
+    fn set_row_header(&mut self, row: &RowKey, header: RowHeader) -> Result<(), Error> {
+        let key = table::row(row);
+        if header.columns == 0 {
+            self.remove(key)?;
+        } else {
+            self.put(key, &codec::encode(&header))?;
+        }
+        Ok(())
     }
 
     fn lob_delete(&mut self, key: &Key) -> Result<(), Error> {
@@ -206,9 +201,8 @@ impl Draft<'_> {
     }
 
     fn trim_idempotency(&mut self) -> Result<(), Error> {
-        let (from, to) = Table::IdempotencyOrder.bounds();
         for _ in 0..TRIM {
-            let Some(oldest) = self.first(&from, &to)? else {
+            let Some(oldest) = self.oldest(Table::IdempotencyOrder)? else {
                 return Ok(());
             };
             let Some((stamp, name)) = table::ordered(&oldest) else {
@@ -229,4 +223,19 @@ impl Draft<'_> {
         }
         Ok(())
     }
+}
+
+/// What a row's header says once the row has lost a column.
+fn without(
+    header: RowHeader,
+    row: &RowKey,
+    name: &ColumnName,
+    value_bytes: usize,
+) -> Result<RowHeader, Error> {
+    header
+        .lose(name, value_bytes)
+        .ok_or_else(|| Error::Damaged {
+            what: format!("row {row:?}"),
+            why: format!("its header leaves no room for its column {name:?}"),
+        })
 }

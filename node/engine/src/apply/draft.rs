@@ -1,12 +1,14 @@
 //! [`Draft`]: the changes of one record while they are made. Reads see the draft over the state
 //! before it; every change of an entry that counts moves the digest along.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use bytes::Bytes;
 use unisondb_store::Direction;
 use unisondb_types::{Lsn, Stamp};
 
+use super::oldest::Oldest;
 use crate::Error;
 use crate::engine::Shared;
 use crate::state::entry::{self, Entry};
@@ -21,6 +23,7 @@ pub(super) type Changed = BTreeMap<Bytes, Option<Bytes>>;
 pub(super) struct Draft<'a> {
     shared: &'a Shared,
     position: &'a mut Position,
+    oldest: &'a mut Oldest,
     changed: Changed,
     /// The record's position.
     pub(super) lsn: Lsn,
@@ -32,12 +35,14 @@ impl<'a> Draft<'a> {
     pub(super) fn new(
         shared: &'a Shared,
         position: &'a mut Position,
+        oldest: &'a mut Oldest,
         lsn: Lsn,
         stamp: Stamp,
     ) -> Draft<'a> {
         Draft {
             shared,
             position,
+            oldest,
             changed: Changed::new(),
             lsn,
             stamp,
@@ -61,66 +66,77 @@ impl<'a> Draft<'a> {
         bytes.map(|b| entry::open_shared(key, &b)).transpose()
     }
 
-    /// Sets an entry. Whether it was there before is known, and told, only of tables in the
-    /// digest: the others are written without a look.
-    pub(super) fn put(&mut self, key: Bytes, payload: &[u8]) -> Result<bool, Error> {
-        let mut was_there = false;
+    /// Sets an entry; gives how long the payload was that it replaces. Whether there was one is
+    /// known, and told, only of tables in the digest: the others are written without a look.
+    pub(super) fn put(&mut self, key: Bytes, payload: &[u8]) -> Result<Option<usize>, Error> {
+        let mut replaced = None;
         let (hash, bytes) = entry::encode(&key, self.lsn, payload);
         if counts(&key) {
             if let Some(old) = self.get(&key)? {
                 self.position.digest.remove(&old.hash);
-                was_there = true;
+                replaced = Some(old.payload.len());
             }
             self.position.digest.add(&hash);
         }
+        if let Some(table) = Table::of(&key) {
+            self.oldest.added(table, &key);
+        }
         self.changed.insert(key, Some(bytes));
-        Ok(was_there)
+        Ok(replaced)
     }
 
-    /// Removes an entry; says whether it was there (of tables in the digest).
-    pub(super) fn remove(&mut self, key: Bytes) -> Result<bool, Error> {
-        let mut was_there = false;
+    /// Removes an entry; gives how long its payload was, if it was there (of tables in the digest).
+    pub(super) fn remove(&mut self, key: Bytes) -> Result<Option<usize>, Error> {
+        let mut removed = None;
         if counts(&key) {
-            match self.get(&key)? {
-                None => return Ok(false),
-                Some(old) => self.position.digest.remove(&old.hash),
-            }
-            was_there = true;
+            let Some(old) = self.get(&key)? else {
+                return Ok(None);
+            };
+            self.position.digest.remove(&old.hash);
+            removed = Some(old.payload.len());
         }
         self.changed.insert(key, None);
-        Ok(was_there)
+        Ok(removed)
     }
 
-    /// Entries from `from` (included) to `to` (not), unchecked, in order.
-    pub(super) fn range(&self, from: &[u8], to: &[u8]) -> Result<Vec<(Bytes, Bytes)>, Error> {
+    /// Keys from `from` (included) to `to` (not), in order. Without their values, of which there
+    /// may be more than belongs into memory at once.
+    pub(super) fn keys(&self, from: &[u8], to: &[u8]) -> Result<BTreeSet<Bytes>, Error> {
         let view = View::now(&self.shared.memtable, &self.shared.store)?;
-        let mut found = BTreeMap::new();
+        let mut found = BTreeSet::new();
         for item in view.range(from, to, Direction::Forward) {
-            let (key, value) = item?;
-            found.insert(key, value);
+            found.insert(item?.0);
         }
-        for (key, value) in self.changed.range::<[u8], _>((
-            std::ops::Bound::Included(from),
-            std::ops::Bound::Excluded(to),
-        )) {
+        for (key, value) in self
+            .changed
+            .range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)))
+        {
             match value {
-                Some(v) => found.insert(key.clone(), v.clone()),
+                Some(_) => found.insert(key.clone()),
                 None => found.remove(key),
             };
         }
-        Ok(found.into_iter().collect())
+        Ok(found)
     }
 
-    /// The first key from `from` (included) to `to` (not).
-    pub(super) fn first(&self, from: &[u8], to: &[u8]) -> Result<Option<Bytes>, Error> {
+    /// The oldest key of a table that is kept by age.
+    pub(super) fn oldest(&mut self, table: Table) -> Result<Option<Bytes>, Error> {
+        let from = self.oldest.of(table);
+        let (_, to) = table.bounds();
         let view = View::now(&self.shared.memtable, &self.shared.store)?;
-        for item in view.range(from, to, Direction::Forward) {
-            let (key, _) = item?;
-            if !matches!(self.changed.get(&key), Some(None)) {
-                return Ok(Some(key));
-            }
+        let gone = |key: &Bytes| matches!(self.changed.get(key), Some(None));
+        let (before, visited) = view.first(&from, &to, gone)?;
+        let within = (Bound::Included(&from), Bound::Excluded(&to));
+        let mut own = self.changed.range::<Bytes, _>(within);
+        let own = own
+            .find(|(_, value)| value.is_some())
+            .map(|(key, _)| key.clone());
+        let first = before.into_iter().chain(own).min();
+        self.oldest.visited += visited;
+        if let Some(key) = &first {
+            self.oldest.found(table, key);
         }
-        Ok(None)
+        Ok(first)
     }
 }
 

@@ -16,6 +16,7 @@
 
 mod actions;
 mod draft;
+mod oldest;
 mod segments;
 mod transactions;
 
@@ -29,12 +30,15 @@ use crate::engine::Shared;
 use crate::state::position::Position;
 use crate::state::table::{self, Table};
 use draft::Draft;
+use oldest::Oldest;
 
 /// Applies committed records in order. There is one per namespace, owned by its writer.
 pub struct Applier {
     shared: Arc<Shared>,
     position: Position,
     history: Arc<LineageRecord>,
+    /// Where what is trimmed by age begins.
+    oldest: Oldest,
     /// A segment is confirmed, and a full disk has kept its footer from being written.
     footers_owed: bool,
 }
@@ -50,6 +54,7 @@ impl Applier {
             shared,
             position,
             history,
+            oldest: Oldest::default(),
             footers_owed: false,
         }
     }
@@ -57,6 +62,12 @@ impl Applier {
     /// The last record applied.
     pub fn applied(&self) -> Lsn {
         self.position.lsn
+    }
+
+    /// Entries, and removals over them, that trimming by age has walked over since the start: a
+    /// few a record, however much was trimmed since the last flush.
+    pub fn visited_by_trimming(&self) -> u64 {
+        self.oldest.visited
     }
 
     /// Applies the next record. Gives the LSN to answer with (for a repeated idempotency key, that
@@ -73,6 +84,22 @@ impl Applier {
         if let Err(e) = &result {
             self.shared
                 .stop(&format!("record {}: {e}", entry.record.lsn));
+        }
+        result
+    }
+
+    /// Writes the footers that a full disk has kept from being written, if there is room now. Every
+    /// record does so too; this is for when none comes.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    pub fn seal_owed(&mut self) -> Result<(), Error> {
+        if !self.footers_owed || self.shared.stopped().is_some() {
+            return Ok(());
+        }
+        let result = self.seal_confirmed();
+        if let Err(e) = &result {
+            self.shared.stop(&format!("a footer that was owed: {e}"));
         }
         result
     }
@@ -104,7 +131,13 @@ impl Applier {
             why: e.to_string(),
         })?;
         let mut history = self.history.clone();
-        let mut draft = Draft::new(&self.shared, &mut position, record.lsn, record.stamp);
+        let mut draft = Draft::new(
+            &self.shared,
+            &mut position,
+            &mut self.oldest,
+            record.lsn,
+            record.stamp,
+        );
         let (lsn, outcome) = match command {
             Command::Lineage(lineage) => {
                 draft.begin_lineage(&lineage)?;
@@ -168,7 +201,7 @@ impl Applier {
 impl Draft<'_> {
     fn begin_lineage(&mut self, lineage: &LineageRecord) -> Result<(), Error> {
         let (from, to) = Table::Tx.bounds();
-        for (key, _) in self.range(&from, &to)? {
+        for key in self.keys(&from, &to)? {
             let id = table::tx_id(&key).ok_or_else(|| Error::Damaged {
                 what: "an open transaction".to_owned(),
                 why: "its key is too short".to_owned(),

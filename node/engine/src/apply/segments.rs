@@ -146,7 +146,7 @@ impl Applier {
     }
 
     /// Writes the footers that are due, oldest first. A full disk puts them off, it stops nothing:
-    /// the next record tries again.
+    /// the next record tries again, or [`Applier::seal_owed`].
     pub(super) fn seal_confirmed(&mut self) -> Result<(), Error> {
         self.footers_owed = false;
         for info in self.shared.wal.unsealed_ended() {

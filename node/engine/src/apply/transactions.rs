@@ -1,13 +1,14 @@
 //! Transactions are state (D14): what they stage lies in the log and under their own keys, out of
 //! every reader's sight, until the commit makes it visible in one record.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use unisondb_types::{AbortReason, EntryType, Key, Op, Outcome, TxId, TxOperation, codec, limits};
 
 use super::draft::Draft;
 use crate::Error;
 use crate::engine::decode as decoded;
-use crate::state::entry;
 use crate::state::rows::{Manifest, StagedOps, TxEndRow, TxEnded, TxRow};
 use crate::state::table::{self, Table};
 
@@ -30,7 +31,7 @@ impl Draft<'_> {
             bytes: 0,
             lob: None,
         };
-        if !self.put(table::tx(id), &codec::encode(&row))? {
+        if self.put(table::tx(id), &codec::encode(&row))?.is_none() {
             self.position().open_transactions += 1;
         }
         Ok(Outcome::Begun(*id))
@@ -100,8 +101,11 @@ impl Draft<'_> {
             return self.not_open(id);
         };
         let mut processed = 0;
-        for (key, value) in self.staged(id)? {
-            let staged: StagedOps = decoded(&key, entry::open(&key, &value)?.payload)?;
+        for key in self.staged(id)? {
+            let Some(entry) = self.get(&key)? else {
+                continue;
+            };
+            let staged: StagedOps = decoded(&key, &entry.payload)?;
             processed += self.ops(staged.0)?;
         }
         let mut checksum = None;
@@ -163,14 +167,15 @@ impl Draft<'_> {
         })
     }
 
-    fn staged(&self, id: &TxId) -> Result<Vec<(Bytes, Bytes)>, Error> {
+    /// The keys of what a transaction has staged, oldest first.
+    fn staged(&self, id: &TxId) -> Result<BTreeSet<Bytes>, Error> {
         let first = table::tx_op(id, unisondb_types::Lsn::ZERO);
         let prefix = first.slice(..17);
-        self.range(&prefix, &table::behind(&prefix))
+        self.keys(&prefix, &table::behind(&prefix))
     }
 
     fn end(&mut self, id: &TxId, how: TxEnded) -> Result<(), Error> {
-        for (key, _) in self.staged(id)? {
+        for key in self.staged(id)? {
             self.remove(key)?;
         }
         self.remove(table::tx(id))?;
@@ -185,9 +190,8 @@ impl Draft<'_> {
     }
 
     fn trim_ends(&mut self) -> Result<(), Error> {
-        let (from, to) = Table::TxEndOrder.bounds();
         for _ in 0..TRIM {
-            let Some(oldest) = self.first(&from, &to)? else {
+            let Some(oldest) = self.oldest(Table::TxEndOrder)? else {
                 return Ok(());
             };
             let Some((stamp, id)) = table::ordered(&oldest) else {

@@ -8,7 +8,7 @@ use super::{KvEntry, Page, Row, Scan, TxInfo, TxStatus};
 use crate::Error;
 use crate::engine::{Engine, decode};
 use crate::state::entry;
-use crate::state::rows::{TxEndRow, TxEnded};
+use crate::state::rows::{RowHeader, TxEndRow, TxEnded};
 use crate::state::table;
 use crate::state::view::{self, View};
 
@@ -39,7 +39,9 @@ impl Engine {
         let Some(bytes) = view.get(&header)? else {
             return Ok(None);
         };
-        let lsn = self.checked(entry::open(&header, &bytes))?.lsn;
+        let opened = self.checked(entry::open(&header, &bytes))?;
+        let lsn = opened.lsn;
+        let of_row: RowHeader = self.checked(decode(&header, opened.payload))?;
         let mut found = Vec::new();
         match columns {
             Some(names) => {
@@ -65,6 +67,7 @@ impl Engine {
         }
         Ok(Some(Row {
             lsn,
+            bytes: of_row.bytes,
             columns: found,
         }))
     }

@@ -22,6 +22,8 @@ pub struct KvEntry {
 pub struct Row {
     /// The record that changed the row last: its ETag.
     pub lsn: Lsn,
+    /// Bytes of the names and values of all its columns, those not asked for too.
+    pub bytes: u64,
     /// Columns in the order of their names' bytes.
     pub columns: Vec<(ColumnName, Value)>,
 }

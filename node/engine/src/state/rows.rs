@@ -3,7 +3,8 @@
 
 use bincode::{Decode, Encode};
 use unisondb_types::{
-    Chain, Digest, EntryType, Key, LineageId, Lsn, Op, Outcome, SegmentId, Stamp, TxId, TxOperation,
+    Chain, ColumnName, Digest, EntryType, Key, LineageId, Lsn, Op, Outcome, SegmentId, Stamp, TxId,
+    TxOperation,
 };
 
 /// A large object's manifest.
@@ -41,6 +42,36 @@ impl Manifest {
         self.crc32c = crc32c::crc32c_append(self.crc32c, chunk);
         self.len += chunk.len() as u64;
         self.chunks += 1;
+    }
+}
+
+/// A row's header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub struct RowHeader {
+    /// How many columns.
+    pub columns: u32,
+    /// Bytes of their names and values together.
+    pub bytes: u64,
+}
+
+impl RowHeader {
+    /// What a column adds to its row's bytes.
+    pub fn cost(name: &ColumnName, value_bytes: usize) -> u64 {
+        (name.as_bytes().len() + value_bytes) as u64
+    }
+
+    /// The row gains a column.
+    pub fn gain(&mut self, name: &ColumnName, value_bytes: usize) {
+        self.columns += 1;
+        self.bytes += RowHeader::cost(name, value_bytes);
+    }
+
+    /// The row loses a column; `None` if it cannot have had it.
+    pub fn lose(self, name: &ColumnName, value_bytes: usize) -> Option<RowHeader> {
+        Some(RowHeader {
+            columns: self.columns.checked_sub(1)?,
+            bytes: self.bytes.checked_sub(RowHeader::cost(name, value_bytes))?,
+        })
     }
 }
 

@@ -23,6 +23,11 @@ pub struct View {
     pub digest: Digest,
 }
 
+/// A change in the memtable.
+type Change<'m> = (&'m Bytes, &'m Option<Bytes>);
+/// An entry, or why there is none to be had.
+type Found = Result<(Bytes, Bytes), Error>;
+
 /// Looks up one entry: the newest value there is.
 ///
 /// # Errors
@@ -80,7 +85,40 @@ impl View {
         from: &'v [u8],
         to: &'v [u8],
         direction: Direction,
-    ) -> impl Iterator<Item = Result<(Bytes, Bytes), Error>> + 'v {
+    ) -> impl Iterator<Item = Found> + 'v {
+        self.merge(from, to, direction)
+    }
+
+    /// The first key from `from` (included) to `to` (not) that is not `gone`; and how many keys, of
+    /// removed entries too, were walked over to find it.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when LMDB fails.
+    pub fn first(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        gone: impl Fn(&Bytes) -> bool,
+    ) -> Result<(Option<Bytes>, u64), Error> {
+        let mut merge = self.merge(from, to, Direction::Forward);
+        loop {
+            match merge.next().transpose()? {
+                Some((key, _)) if gone(&key) => {}
+                found => return Ok((found.map(|(key, _)| key), merge.visited)),
+            }
+        }
+    }
+
+    fn merge<'v>(
+        &'v self,
+        from: &'v [u8],
+        to: &'v [u8],
+        direction: Direction,
+    ) -> Merge<
+        impl Iterator<Item = Change<'v>>,
+        impl Iterator<Item = Change<'v>>,
+        impl Iterator<Item = Found>,
+    > {
         let bounds = (Bound::Included(from), Bound::Excluded(to));
         let empty = from >= to;
         let active = (!empty).then(|| in_order(&self.active, bounds, direction));
@@ -101,6 +139,7 @@ impl View {
                 })
                 .peekable(),
             direction,
+            visited: 0,
         }
     }
 }
@@ -109,7 +148,7 @@ fn in_order<'m>(
     map: &'m Changes,
     bounds: (Bound<&'m [u8]>, Bound<&'m [u8]>),
     direction: Direction,
-) -> Box<dyn Iterator<Item = (&'m Bytes, &'m Option<Bytes>)> + 'm> {
+) -> Box<dyn Iterator<Item = Change<'m>> + 'm> {
     let range = map.range::<_, [u8]>(bounds);
     match direction {
         Direction::Forward => Box::new(range),
@@ -123,15 +162,17 @@ struct Merge<A: Iterator, F: Iterator, S: Iterator> {
     frozen: std::iter::Peekable<F>,
     store: std::iter::Peekable<S>,
     direction: Direction,
+    /// Keys looked at, those of removed entries too.
+    visited: u64,
 }
 
 impl<'m, A, F, S> Iterator for Merge<A, F, S>
 where
-    A: Iterator<Item = (&'m Bytes, &'m Option<Bytes>)>,
-    F: Iterator<Item = (&'m Bytes, &'m Option<Bytes>)>,
-    S: Iterator<Item = Result<(Bytes, Bytes), Error>>,
+    A: Iterator<Item = Change<'m>>,
+    F: Iterator<Item = Change<'m>>,
+    S: Iterator<Item = Found>,
 {
-    type Item = Result<(Bytes, Bytes), Error>;
+    type Item = Found;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -159,6 +200,7 @@ where
                 }
             }
             let key = key?;
+            self.visited += 1;
             let from_active = self
                 .active
                 .next_if(|(k, _)| **k == key)

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use unisondb_api::{WriteError, Writer, Written};
 use unisondb_engine::Engine;
 use unisondb_http::{Host as _, HostError, State};
-use unisondb_platform::memory::{self, Effect, MemoryClock, MemoryDisk, OpKind, Rule};
+use unisondb_platform::memory::{self, Effect, MemoryClock, MemoryDisk, OpKind, Operation, Rule};
 use unisondb_platform::{DiskExt as _, Platform};
 use unisondb_types::{
     Action, EntryType, Key, Lsn, Namespace, Op, Outcome, TxId, TxOperation, Value,

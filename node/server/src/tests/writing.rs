@@ -275,6 +275,37 @@ async fn a_full_disk_refuses_writes_and_goes_on_when_there_is_room() {
 }
 
 #[tokio::test]
+async fn a_footer_that_the_full_disk_refused_is_written_when_there_is_room_without_a_write() {
+    let machine = Machine::new();
+    let node = machine.start(&[]).await;
+    let open = engine(&node).await;
+    write(&node, "k", "v").await.unwrap();
+    let first = open.wal().active().id;
+    // Full for its footer; its frames go through the name that the file had before.
+    let file = format!("/data/users/wal/{}", first.file_name());
+    machine
+        .disk
+        .inject(Rule::always(OpKind::Write, &file, Effect::Full));
+    let asked = writer(&node);
+    let name = users();
+    let seal = tokio::spawn(async move { asked.seal(&name).await });
+    let refused = |op: &Operation| op.kind == OpKind::Write && op.path == Path::new(&file);
+    while !machine.disk.log().iter().any(refused) {
+        tokio::task::yield_now().await;
+    }
+    let waiting = open.wal().unsealed_ended();
+    assert_eq!(waiting.first().map(|s| s.id), Some(first));
+    let last = open.wal().last();
+    machine.disk.heal();
+    machine.clock.advance(Duration::from_secs(2));
+    let sealed = seal.await.unwrap().unwrap();
+    assert_eq!(sealed.segment, Some(first));
+    assert_eq!(open.wal().last(), last, "no record was needed");
+    assert!(degraded(&node).is_empty());
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn interval_durability_answers_first_and_commits_what_it_has_synced() {
     let machine = Machine::new();
     let node = machine

@@ -10,7 +10,7 @@ use unisondb_wal::Entry;
 
 /// Who waits for a record.
 pub(super) type Waiting = oneshot::Sender<Result<Written, WriteError>>;
-/// Records that became durable together.
+/// Records that became durable together. Without any: a time to do what is owed.
 pub(super) type Group = Vec<(Entry, Option<Waiting>)>;
 
 /// Ends when the log loop has; then tells `done`.
@@ -35,6 +35,10 @@ pub(super) async fn run(
             if let Some(waiting) = waiting {
                 drop(waiting.send(answer));
             }
+        }
+        if let Err(error) = applier.seal_owed() {
+            // It has stopped, and `/health` says so.
+            tracing::error!(%error, "a footer cannot be written");
         }
         if ended {
             wake.notify_one();

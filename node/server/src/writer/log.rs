@@ -98,6 +98,10 @@ impl Log {
                     self.sync_interval();
                 }
                 if group.is_empty() && self.owed.is_empty() {
+                    // Checked segments may wait for their footers, which a full disk refused.
+                    if !self.engine.wal().unsealed_ended().is_empty() {
+                        self.hand(Vec::new(), std::iter::empty()).await;
+                    }
                     return;
                 }
                 self.write(&group)

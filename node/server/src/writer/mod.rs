@@ -238,7 +238,7 @@ impl Lane {
         self.state.starved.swap(false, Ordering::Relaxed)
     }
 
-    /// Lets the log loop write the checks that it owes.
+    /// Lets the log loop write the checks that it owes, and the apply loop its footers.
     pub(crate) fn nudge(&self) {
         self.wake.notify_one();
     }
