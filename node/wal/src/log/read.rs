@@ -167,7 +167,8 @@ fn find(state: &State, from: Lsn, max_bytes: usize) -> Result<Found, Error> {
     Ok(Found::Place(Place {
         header: segment.tally.header.clone(),
         upto: segment.last().min(in_memory.prev()),
-        growing: matches!(segment.life, Life::Active),
+        // One that has ended is written on too, until its last frame is in the file.
+        growing: matches!(segment.life, Life::Active) || segment.last() > state.positions.durable,
         truncations: state.truncations,
     }))
 }

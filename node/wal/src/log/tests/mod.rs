@@ -465,3 +465,23 @@ fn a_sealed_file_is_read_as_a_whole() {
     assert!(matches!(bad, Err(Error::Damaged { .. })));
     assert!(matches!(wal.scrub(id(1)), Err(Error::Damaged { .. })));
 }
+
+#[test]
+fn a_reader_kept_while_a_segment_ended_reads_on_when_its_frames_are_written() {
+    let machine = Machine::begun();
+    let wal = machine.open();
+    fill(&wal, 8);
+    let active = wal.active().id;
+    // The segment ends with frames that are not in its file yet.
+    while wal.active().id == active {
+        let n = wal.last().get() + 1;
+        wal.append(TERM, time(n), &[user(n, 300)]).unwrap();
+    }
+    // This reader is kept, and has read ahead to the end of what is written.
+    let from = wal.segment(active).unwrap().header.first_lsn.next();
+    assert_eq!(wal.read(from, 1).unwrap().len(), 1);
+    // Written at last, and enough behind it to push it all out of memory.
+    fill(&wal, 12);
+    let read = all(&wal, from.get() + 1);
+    assert_eq!(read.last().unwrap().record.lsn, wal.last());
+}
