@@ -25,6 +25,7 @@ mod decide;
 mod files;
 mod findings;
 mod restore;
+mod volume;
 
 use std::fmt;
 use std::io;
@@ -150,6 +151,17 @@ pub enum StartError {
         /// A further way out, if there is one.
         rebuild: &'static str,
     },
+    /// A network file system.
+    #[error(
+        "{} lies on {system}, a network file system: locks and memory maps do not hold there what the state and the log need, and would lose data. Nothing was touched. Way out: a --data-dir on a local disk; backups may stay on {system} (--backup-dir)",
+        path.display()
+    )]
+    Network {
+        /// The folder.
+        path: PathBuf,
+        /// What kind: `NFS`, `SMB`.
+        system: &'static str,
+    },
     /// Segments are missing.
     #[error(
         "wal gap: segments {from}-{to} are missing behind LSN {at}; nothing was replayed. Ways out: put them into {}, or start with recovery.on_gap = \"set-aside\" (goes on from LSN {at} without the log) or \"read-only\"",
@@ -260,8 +272,11 @@ pub fn inspect(
     folders: &Folders,
     request: &Request,
 ) -> Result<Plan, StartError> {
+    let notes = volume::check(platform, &folders.home)?;
     let found = findings::look(platform, folders)?;
-    decide::decide(&found, folders, request)
+    let mut plan = decide::decide(&found, folders, request)?;
+    plan.notes.extend(notes);
+    Ok(plan)
 }
 
 /// Starts a namespace: decides, restores or goes on, replays, and opens it. Blocks.
@@ -273,8 +288,10 @@ pub fn open(
     folders: &Folders,
     request: &Request,
 ) -> Result<Opened, StartError> {
+    let notes = volume::check(platform, &folders.home)?;
     let found = findings::look(platform, folders)?;
-    let plan = decide::decide(&found, folders, request)?;
+    let mut plan = decide::decide(&found, folders, request)?;
+    plan.notes.extend(notes);
     for note in &plan.notes {
         tracing::warn!(home = %folders.home.display(), "{}", note.text);
     }

@@ -30,6 +30,8 @@ pub enum OpKind {
     SyncFolder,
     /// `space`.
     Space,
+    /// `volume`.
+    Volume,
     /// `lock`.
     Lock,
     /// `native`.
@@ -66,6 +68,7 @@ impl OpKind {
             | OpKind::List
             | OpKind::Meta
             | OpKind::Space
+            | OpKind::Volume
             | OpKind::Native
             | OpKind::Read
             | OpKind::Len => false,
