@@ -98,6 +98,10 @@ struct NodeFile {
     /// they are no longer isolated (D21).
     #[serde(default)]
     released: BTreeSet<LineageId>,
+    /// Namespaces whose state was copied here and goes on in the lineage that it was made in: the
+    /// lineage does not tell, so their names do, until a start with `--cluster` or `--config` (A5).
+    #[serde(default)]
+    adopted: BTreeSet<String>,
     /// Highest segment id of each deleted namespace: one made again goes on above (P12).
     #[serde(default)]
     retired: BTreeMap<String, u64>,
@@ -139,6 +143,7 @@ impl Directory {
             cluster: ClusterId::from_bytes(platform.entropy.id()),
             name: String::new(),
             released: BTreeSet::new(),
+            adopted: BTreeSet::new(),
             retired: BTreeMap::new(),
         });
         match name {
@@ -179,13 +184,32 @@ impl Directory {
         self.node.lock().released.contains(&lineage)
     }
 
-    /// Records that cluster settings may act on such a lineage.
+    /// Whether a namespace was restored here without a lineage of its own.
+    pub fn is_adopted(&self, namespace: &Namespace) -> bool {
+        self.node.lock().adopted.contains(namespace.as_str())
+    }
+
+    /// Records that a namespace is restored here without a lineage of its own.
+    ///
+    /// # Errors
+    /// The file cannot be written: the namespace must not be opened.
+    pub fn adopt(&self, namespace: &Namespace) -> Result<(), DirectoryError> {
+        if self.is_adopted(namespace) {
+            return Ok(());
+        }
+        self.change(|node| {
+            node.adopted.insert(namespace.to_string());
+        })
+    }
+
+    /// Records that cluster settings may act on a restored namespace.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn release(&self, lineage: LineageId) -> Result<(), DirectoryError> {
+    pub fn release(&self, namespace: &Namespace, lineage: LineageId) -> Result<(), DirectoryError> {
         self.change(|node| {
             node.released.insert(lineage);
+            node.adopted.remove(namespace.as_str());
         })
     }
 
@@ -205,6 +229,7 @@ impl Directory {
         self.change(|node| {
             let known = node.retired.entry(namespace.to_string()).or_default();
             *known = highest.get().max(*known);
+            node.adopted.remove(namespace.as_str());
         })
     }
 
@@ -391,11 +416,16 @@ mod tests {
         let (cluster, name) = (first.cluster(), first.name());
         assert!(!name.is_empty());
         let restored = LineageId::from_bytes([7; 16]);
-        first.release(restored).unwrap();
+        let users: Namespace = "users".parse().unwrap();
+        first.adopt(&users).unwrap();
         drop(first);
         let again = open(&platform, dir.path()).unwrap();
         assert_eq!((again.cluster(), again.name()), (cluster, name));
-        assert!(again.is_released(restored));
+        assert!(again.is_adopted(&users) && !again.is_released(restored));
+        again.release(&users, restored).unwrap();
+        drop(again);
+        let again = open(&platform, dir.path()).unwrap();
+        assert!(again.is_released(restored) && !again.is_adopted(&users));
         assert!(!again.is_released(LineageId::from_bytes([8; 16])));
         drop(again);
         drop(Directory::open(&platform, dir.path(), Some("other")).unwrap());

@@ -288,10 +288,24 @@ pub fn open(
     folders: &Folders,
     request: &Request,
 ) -> Result<Opened, StartError> {
+    open_decided(platform, folders, request, |_| Ok(()))
+}
+
+/// As [`open`]; `decided` is told what will be done before anything is, and may refuse it.
+///
+/// # Errors
+/// As [`open`], and what `decided` says.
+pub fn open_decided(
+    platform: &Platform,
+    folders: &Folders,
+    request: &Request,
+    decided: impl FnOnce(&Plan) -> Result<(), StartError>,
+) -> Result<Opened, StartError> {
     let notes = volume::check(platform, &folders.home)?;
     let found = findings::look(platform, folders)?;
     let mut plan = decide::decide(&found, folders, request)?;
     plan.notes.extend(notes);
+    decided(&plan)?;
     for note in &plan.notes {
         tracing::warn!(home = %folders.home.display(), "{}", note.text);
     }
