@@ -34,7 +34,7 @@ pub(crate) struct Shared {
     pub(crate) platform: Platform,
     pub(crate) namespace: Namespace,
     /// Where its backups go.
-    pub(crate) backups: PathBuf,
+    pub(crate) backups: RwLock<PathBuf>,
     pub(crate) wal: Wal,
     pub(crate) store: Store,
     pub(crate) memtable: RwLock<Memtable>,
@@ -141,6 +141,11 @@ impl Engine {
     /// Its name.
     pub fn namespace(&self) -> &Namespace {
         &self.0.namespace
+    }
+
+    /// From now on backups go below `root` instead of where the start was told.
+    pub fn keep_backups_in(&self, root: PathBuf) {
+        *self.0.backups.write() = root;
     }
 
     /// The history that it continues; of a view up to a hole, the one that it shows.

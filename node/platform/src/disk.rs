@@ -82,6 +82,11 @@ pub trait Disk: Send + Sync + 'static {
     /// # Errors
     /// As [`open`](Self::open).
     fn space(&self, path: &Path) -> io::Result<Space>;
+    /// What kind of volume holds `path`; a link is followed.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    fn volume(&self, path: &Path) -> io::Result<VolumeKind>;
     /// Takes the exclusive lock of a file, made if it is not there; held until dropped, and gone
     /// with the process.
     ///
@@ -172,6 +177,17 @@ pub struct Space {
     pub total: u64,
     /// What this process may still use.
     pub available: u64,
+}
+
+/// What may be expected of a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VolumeKind {
+    /// A file system of this machine.
+    Local,
+    /// One that may be this machine's or another's, which its name does not tell: FUSE, say.
+    Doubtful(&'static str),
+    /// Another machine's: maps and locks do not hold what LMDB needs of them.
+    Network(&'static str),
 }
 
 /// What every [`File`] can do by its own few calls.

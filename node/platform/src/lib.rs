@@ -17,7 +17,9 @@ pub mod pulse;
 pub mod real;
 
 pub use clock::Clock;
-pub use disk::{Access, Disk, DiskExt, EntryKind, File, FileExt, FolderEntry, Lock, Meta, Space};
+pub use disk::{
+    Access, Disk, DiskExt, EntryKind, File, FileExt, FolderEntry, Lock, Meta, Space, VolumeKind,
+};
 pub use entropy::Entropy;
 pub use offload::{Offload, OffloadExt};
 pub use pulse::Pulse;

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use unisondb_platform::{DiskExt as _, EntryKind, Lock, Platform};
+use unisondb_platform::{DiskExt as _, EntryKind, Lock, Platform, VolumeKind};
 use unisondb_types::{ClusterId, LineageId, Namespace, SegmentId};
 
 /// The file that says who this node is; a name with a dot in it is no namespace's.
@@ -32,6 +32,17 @@ pub enum DirectoryError {
     /// Another process uses it.
     #[error("the data directory {} is in use by another process (it holds LOCK); stop it, or choose another --data-dir", .0.display())]
     InUse(PathBuf),
+    /// A network file system.
+    #[error(
+        "{} lies on {system}, a network file system: locks and memory maps do not hold there what the state and the log need, and would lose data. Nothing was touched. Way out: a --data-dir on a local disk; backups may stay on {system} (--backup-dir)",
+        path.display()
+    )]
+    Network {
+        /// The directory.
+        path: PathBuf,
+        /// What kind: `NFS`, `SMB`.
+        system: &'static str,
+    },
     /// Both layouts at once.
     #[error(
         "{} holds db/ or wal/ directly and also the namespace {namespace}: which one is meant cannot be told; move one of them away",
@@ -95,6 +106,10 @@ struct NodeFile {
     /// they are no longer isolated (D21).
     #[serde(default)]
     released: BTreeSet<LineageId>,
+    /// Namespaces whose state was copied here and goes on in the lineage that it was made in: the
+    /// lineage does not tell, so their names do, until a start with `--cluster` or `--config` (A5).
+    #[serde(default)]
+    adopted: BTreeSet<String>,
     /// Highest segment id of each deleted namespace: one made again goes on above (P12).
     #[serde(default)]
     retired: BTreeMap<String, u64>,
@@ -114,6 +129,7 @@ impl Directory {
         name: Option<&str>,
     ) -> Result<Directory, DirectoryError> {
         let disk = &platform.disk;
+        local(platform, path)?;
         disk.create_folders(path).map_err(|e| io_error(path, e))?;
         let lock_path = path.join("LOCK");
         let lock = disk.lock(&lock_path).map_err(|e| match e.kind() {
@@ -135,6 +151,7 @@ impl Directory {
             cluster: ClusterId::from_bytes(platform.entropy.id()),
             name: String::new(),
             released: BTreeSet::new(),
+            adopted: BTreeSet::new(),
             retired: BTreeMap::new(),
         });
         match name {
@@ -175,13 +192,32 @@ impl Directory {
         self.node.lock().released.contains(&lineage)
     }
 
-    /// Records that cluster settings may act on such a lineage.
+    /// Whether a namespace was restored here without a lineage of its own.
+    pub fn is_adopted(&self, namespace: &Namespace) -> bool {
+        self.node.lock().adopted.contains(namespace.as_str())
+    }
+
+    /// Records that a namespace is restored here without a lineage of its own.
+    ///
+    /// # Errors
+    /// The file cannot be written: the namespace must not be opened.
+    pub fn adopt(&self, namespace: &Namespace) -> Result<(), DirectoryError> {
+        if self.is_adopted(namespace) {
+            return Ok(());
+        }
+        self.change(|node| {
+            node.adopted.insert(namespace.to_string());
+        })
+    }
+
+    /// Records that cluster settings may act on a restored namespace.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn release(&self, lineage: LineageId) -> Result<(), DirectoryError> {
+    pub fn release(&self, namespace: &Namespace, lineage: LineageId) -> Result<(), DirectoryError> {
         self.change(|node| {
             node.released.insert(lineage);
+            node.adopted.remove(namespace.as_str());
         })
     }
 
@@ -201,6 +237,7 @@ impl Directory {
         self.change(|node| {
             let known = node.retired.entry(namespace.to_string()).or_default();
             *known = highest.get().max(*known);
+            node.adopted.remove(namespace.as_str());
         })
     }
 
@@ -301,6 +338,23 @@ impl Directory {
     }
 }
 
+/// Refuses a network file system before anything is made on it: where the directory is not there
+/// yet, by the nearest folder above it. Its namespaces' own mounts are looked at by their starts.
+fn local(platform: &Platform, path: &Path) -> Result<(), DirectoryError> {
+    for folder in path.ancestors() {
+        match platform.disk.volume(folder) {
+            Ok(VolumeKind::Network(system)) => {
+                let path = path.to_owned();
+                return Err(DirectoryError::Network { path, system });
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            // What else is wrong with it is told by the call that makes or locks it.
+            Ok(_) | Err(_) => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
 fn parse_node(path: &Path, bytes: &[u8]) -> Result<NodeFile, DirectoryError> {
     let damaged = |why: String| DirectoryError::Node {
         path: path.to_owned(),
@@ -378,11 +432,16 @@ mod tests {
         let (cluster, name) = (first.cluster(), first.name());
         assert!(!name.is_empty());
         let restored = LineageId::from_bytes([7; 16]);
-        first.release(restored).unwrap();
+        let users: Namespace = "users".parse().unwrap();
+        first.adopt(&users).unwrap();
         drop(first);
         let again = open(&platform, dir.path()).unwrap();
         assert_eq!((again.cluster(), again.name()), (cluster, name));
-        assert!(again.is_released(restored));
+        assert!(again.is_adopted(&users) && !again.is_released(restored));
+        again.release(&users, restored).unwrap();
+        drop(again);
+        let again = open(&platform, dir.path()).unwrap();
+        assert!(again.is_released(restored) && !again.is_adopted(&users));
         assert!(!again.is_released(LineageId::from_bytes([8; 16])));
         drop(again);
         drop(Directory::open(&platform, dir.path(), Some("other")).unwrap());
@@ -400,6 +459,22 @@ mod tests {
         drop(directory);
         let directory = open(&platform, dir.path()).unwrap();
         assert_eq!(directory.retired(&users), Some(SegmentId::new(7)));
+    }
+
+    #[test]
+    fn a_data_directory_on_a_network_file_system_is_refused_before_anything_is_made() {
+        let (platform, disk, _) = unisondb_platform::memory::platform(1);
+        let mount = Path::new("/mnt");
+        disk.create_folders(mount).unwrap();
+        disk.set_volume(mount, VolumeKind::Network("SMB"));
+        let before = disk.ops();
+        let error = open(&platform, &mount.join("a/b")).err().unwrap();
+        assert!(
+            error.to_string().starts_with("/mnt/a/b lies on SMB, "),
+            "{error}"
+        );
+        assert_eq!(disk.ops(), before);
+        open(&platform, Path::new("/data")).unwrap();
     }
 
     #[test]

@@ -77,12 +77,13 @@ impl Engine {
     pub fn backup_snapshot(&self, path: &str, through: Lsn) -> Result<SnapshotBackup, BackupError> {
         let (asked, name) = Asked::file(path)?;
         let shared = &self.0;
+        let root = shared.backups.read().clone();
         shared.backup.count(
             BackupKind::Btree,
             || {
                 self.may_be_backed_up()?;
                 let _target = shared.backup.targets.enter(asked.place().join(&name));
-                let reach = |m| Folder::reach(&shared.platform.disk, &shared.backups, &asked, m);
+                let reach = |m| Folder::reach(&shared.platform.disk, &root, &asked, m);
                 // Before anything is made: the path may lead through a link, or to a folder.
                 if let Some(folder) = reach(Missing::Leave)? {
                     folder.has_file(&name, "a snapshot")?;
@@ -94,7 +95,7 @@ impl Engine {
                 folder.sync()?;
                 // Written down with how the call went.
                 shared.backup.hand_out(about.segment);
-                about.path = shared.backups.join(path);
+                about.path = root.join(path);
                 Ok(about)
             },
             |about| about.bytes,
@@ -111,15 +112,11 @@ impl Engine {
         self.may_be_backed_up()?;
         let shared = &self.0;
         let asked = Asked::folder(".")?;
+        let root = shared.backups.read().clone();
         // Only while it is being made: the nameless files of several requests lie side by side.
         let _target = shared.backup.targets.enter(PathBuf::from(PASSING));
-        let folder = Folder::reach(
-            &shared.platform.disk,
-            &shared.backups,
-            &asked,
-            Missing::Make,
-        )?
-        .expect("what is missing was made");
+        let folder = Folder::reach(&shared.platform.disk, &root, &asked, Missing::Make)?
+            .expect("what is missing was made");
         let (draft, about, hold) = self.draft(&folder, PASSING, through)?;
         let file = draft.unnamed()?;
         shared.backup.hand_out(about.segment);

@@ -38,7 +38,8 @@ impl Engine {
     fn copy_segments(&self, after: SegmentId, asked: &Asked) -> Result<WalBackup, BackupError> {
         let shared = &self.0;
         let _target = shared.backup.targets.enter(asked.place());
-        let reach = |missing| Folder::reach(&shared.platform.disk, &shared.backups, asked, missing);
+        let root = shared.backups.read().clone();
+        let reach = |missing| Folder::reach(&shared.platform.disk, &root, asked, missing);
         // A path that leads through a link is refused even when there is nothing to copy.
         if let Some(folder) = reach(Missing::Leave)? {
             clear(&folder)?;
@@ -56,7 +57,7 @@ impl Engine {
             });
         }
         let folder = reach(Missing::Make)?.expect("what is missing was made");
-        let whole = asked.below(&shared.backups);
+        let whole = asked.below(&root);
         for info in wanted {
             let segment = shared.wal.open_sealed(info.id).map_err(Error::from)?;
             let copied = copy(&folder, &segment, &shared.platform)?;

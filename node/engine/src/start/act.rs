@@ -278,7 +278,7 @@ impl Ground<'_> {
         let shared = Arc::new(Shared {
             platform: self.platform.clone(),
             namespace: self.namespace.clone(),
-            backups: self.folders.backups.clone(),
+            backups: RwLock::new(self.folders.backups.clone()),
             wal,
             store,
             memtable: RwLock::new(Memtable::new(state.position, history)),

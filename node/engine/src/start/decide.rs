@@ -55,6 +55,19 @@ pub enum Action {
     ReadOnly,
 }
 
+impl Plan {
+    /// Whether it takes up a state that was copied here and stays in the lineage that this was made
+    /// in: nothing in the state or the log will tell afterwards that there was a restore.
+    pub fn stays_in_its_lineage(&self) -> bool {
+        matches!(self.action, Action::Adopt | Action::ReadOnly)
+    }
+
+    /// Whether it makes a new namespace.
+    pub fn is_new(&self) -> bool {
+        self.action == Action::Create
+    }
+}
+
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {:?}", self.namespace, self.action)?;

@@ -33,6 +33,7 @@ mod path;
 mod proof;
 mod restore;
 mod unpack;
+mod volume;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -172,6 +173,17 @@ pub enum StartError {
         /// Why it cannot be passed over.
         why: &'static str,
     },
+    /// A network file system.
+    #[error(
+        "{} lies on {system}, a network file system: locks and memory maps do not hold there what the state and the log need, and would lose data. Nothing was touched. Way out: a --data-dir on a local disk; backups may stay on {system} (--backup-dir)",
+        path.display()
+    )]
+    Network {
+        /// The folder.
+        path: PathBuf,
+        /// What kind: `NFS`, `SMB`.
+        system: &'static str,
+    },
     /// Segments are missing.
     #[error(
         "wal gap: segments {from}-{to} are missing behind LSN {at}; nothing was replayed. Ways out: put them into {}, or start with recovery.on_gap = \"set-aside\" (goes on from LSN {at} without the log) or \"read-only\"",
@@ -300,8 +312,11 @@ pub fn inspect(
     folders: &Folders,
     request: &Request,
 ) -> Result<Plan, StartError> {
+    let notes = volume::check(platform, &folders.home)?;
     let found = findings::look(platform, folders)?;
-    decide::decide(&found, folders, request)
+    let mut plan = decide::decide(&found, folders, request)?;
+    plan.notes.extend(notes);
+    Ok(plan)
 }
 
 /// Starts a namespace: decides, restores or goes on, replays, and opens it. Blocks.
@@ -313,12 +328,28 @@ pub fn open(
     folders: &Folders,
     request: &Request,
 ) -> Result<Opened, StartError> {
+    open_decided(platform, folders, request, |_| Ok(()))
+}
+
+/// As [`open`]; `decided` is told what will be done before anything is, and may refuse it.
+///
+/// # Errors
+/// As [`open`], and what `decided` says.
+pub fn open_decided(
+    platform: &Platform,
+    folders: &Folders,
+    request: &Request,
+    decided: impl FnOnce(&Plan) -> Result<(), StartError>,
+) -> Result<Opened, StartError> {
+    let notes = volume::check(platform, &folders.home)?;
     let mut found = findings::look(platform, folders)?;
     let unpacked = unpack::unpack(platform.disk.as_ref(), &found)?;
     if !unpacked.is_empty() {
         found = findings::look(platform, folders)?;
     }
     let mut plan = decide::decide(&found, folders, request)?;
+    plan.notes.extend(notes);
+    decided(&plan)?;
     for note in &plan.notes {
         tracing::warn!(home = %folders.home.display(), "{}", note.text);
     }

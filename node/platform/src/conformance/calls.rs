@@ -384,6 +384,16 @@ pub(super) fn syncing_and_space(disk: &dyn Disk, folder: &Path) {
         ErrorKind::NotADirectory,
         disk.sync_folder(&path),
     );
+    // Which kind it is depends on the machine; files and folders on it say the same.
+    assert_eq!(
+        ok("a folder's volume has a kind", disk.volume(folder)),
+        ok("a file's volume has a kind", disk.volume(&path)),
+    );
+    refused(
+        "nothing has no kind of volume",
+        ErrorKind::NotFound,
+        disk.volume(&no),
+    );
     let space = ok("a volume has a size", disk.space(folder));
     assert!(
         space.total > 0 && space.available <= space.total,

@@ -46,6 +46,7 @@ impl MemoryDisk {
             locks: BTreeSet::new(),
             seed: state.seed,
             room,
+            volumes: state.volumes.clone(),
         })
     }
 }

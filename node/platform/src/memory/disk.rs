@@ -14,7 +14,7 @@ use super::state::{Place, Room, State, fail, parts};
 use super::tree::{Folder, Id, Inode, Tree};
 use super::{Native, OpKind, Operation, Policy, Rule, image};
 use crate::real::RealDisk;
-use crate::{Access, Disk, File, FolderEntry, Lock, Meta, Space};
+use crate::{Access, Disk, File, FolderEntry, Lock, Meta, Space, VolumeKind};
 
 /// What an in-memory disk without a capacity says it has.
 const BOUNDLESS: u64 = 1 << 40;
@@ -53,6 +53,7 @@ impl MemoryDisk {
             locks: BTreeSet::new(),
             seed: 0,
             room: Room::default(),
+            volumes: Vec::new(),
         })
     }
 
@@ -90,6 +91,12 @@ impl MemoryDisk {
     /// Lets others take so many bytes of the volume.
     pub fn set_other_tenants(&self, bytes: u64) {
         self.state.lock().room.others = bytes;
+    }
+
+    /// From now on `path` and all below it lie on a volume of that kind; the last call that fits a
+    /// path holds.
+    pub fn set_volume(&self, path: &Path, kind: VolumeKind) {
+        self.state.lock().volumes.push((path.to_owned(), kind));
     }
 
     /// How many mutating operations there were since the start or the last crash.
@@ -362,6 +369,17 @@ impl Disk for MemoryDisk {
             total,
             available: state.room.left().min(total),
         })
+    }
+
+    fn volume(&self, path: &Path) -> io::Result<VolumeKind> {
+        let mut state = self.state.lock();
+        match state.start(OpKind::Volume, path)? {
+            Place::Native(real) => drop(RealDisk.meta(&real)?),
+            place => drop(state.found(&place)?),
+        }
+        let mut mounts = state.volumes.iter().rev();
+        let mount = mounts.find(|(mount, _)| path.starts_with(mount));
+        Ok(mount.map_or(VolumeKind::Local, |(_, kind)| *kind))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {

@@ -32,6 +32,8 @@ pub enum OpKind {
     SyncFolder,
     /// `space`.
     Space,
+    /// `volume`.
+    Volume,
     /// `lock`.
     Lock,
     /// `native`.
@@ -69,6 +71,7 @@ impl OpKind {
             | OpKind::List
             | OpKind::Meta
             | OpKind::Space
+            | OpKind::Volume
             | OpKind::Native
             | OpKind::Read
             | OpKind::Len => false,

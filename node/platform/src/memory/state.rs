@@ -10,7 +10,7 @@ use super::faults::{Faults, Gate, eio};
 use super::tree::{Id, Inode, ROOT, Tree};
 use super::{Effect, Native, OpKind, Operation, image};
 use crate::real::RealDisk;
-use crate::{Disk, EntryKind};
+use crate::{Disk, EntryKind, VolumeKind};
 
 /// All there is, behind one lock: an operation is one moment.
 pub(super) struct State {
@@ -24,6 +24,8 @@ pub(super) struct State {
     /// Decides what a failed sync loses.
     pub(super) seed: u64,
     pub(super) room: Room,
+    /// What other volumes are mounted where.
+    pub(super) volumes: Vec<(PathBuf, VolumeKind)>,
 }
 
 /// The volume.

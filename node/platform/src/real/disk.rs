@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{
-    CWD, FlockOperation, RenameFlags, fdatasync, flock, fsync, renameat_with, statvfs,
+    CWD, FlockOperation, RenameFlags, fdatasync, flock, fsync, renameat_with, statfs, statvfs,
 };
 use rustix::io::Errno;
 
-use crate::{Access, Disk, EntryKind, File, FolderEntry, Lock, Meta, Space};
+use crate::{Access, Disk, EntryKind, File, FolderEntry, Lock, Meta, Space, VolumeKind};
 
 /// The operating system's file system.
 #[derive(Debug, Clone, Copy, Default)]
@@ -118,6 +118,14 @@ impl Disk for RealDisk {
         })
     }
 
+    fn volume(&self, path: &Path) -> io::Result<VolumeKind> {
+        // 32 bits, sign-extended on some machines.
+        // 32 bits of it count; some systems extend their sign.
+        let [a, b, c, d, ..] = statfs(path)?.f_type.to_le_bytes();
+        let magic = u32::from_le_bytes([a, b, c, d]);
+        Ok(volume_kind(magic))
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
         // std opens close-on-exec: a child process does not keep the lock alive.
         let file = fs::OpenOptions::new()
@@ -133,6 +141,26 @@ impl Disk for RealDisk {
 
     fn native(&self, folder: &Path) -> io::Result<PathBuf> {
         Ok(folder.to_path_buf())
+    }
+}
+
+/// By the magic numbers of statfs(2) and of Linux's `magic.h`.
+fn volume_kind(magic: u32) -> VolumeKind {
+    match magic {
+        0x0000_6969 => VolumeKind::Network("NFS"),
+        0x0000_517b | 0xff53_4d42 | 0xfe53_4d42 => VolumeKind::Network("SMB"),
+        0x0000_564c => VolumeKind::Network("NCP"),
+        0x5346_414f | 0x6b41_4653 => VolumeKind::Network("AFS"),
+        0x7375_7245 => VolumeKind::Network("Coda"),
+        // Each of these is sound in some set-ups and not in others, and statfs does not tell which:
+        // 9p is also how virtual machines and sandboxes show a local disk.
+        0x6573_5546 => VolumeKind::Doubtful("FUSE"),
+        0x0102_1997 => VolumeKind::Doubtful("9p"),
+        0x786f_4256 => VolumeKind::Doubtful("a VirtualBox share"),
+        0x00c3_6400 => VolumeKind::Doubtful("CephFS"),
+        0x0bd0_0bd0 => VolumeKind::Doubtful("Lustre"),
+        0x4750_4653 => VolumeKind::Doubtful("GPFS"),
+        _ => VolumeKind::Local,
     }
 }
 
@@ -198,6 +226,36 @@ mod tests {
             (Arc::new(RealDisk), folder)
         });
         conformance::native(&RealDisk, scratch.path());
+    }
+
+    #[test]
+    fn network_file_systems_are_told_by_their_magic_and_local_ones_are_not_suspected() {
+        for magic in [0x6969, 0x517b, 0xff53_4d42, 0xfe53_4d42] {
+            let kind = volume_kind(magic);
+            assert!(
+                matches!(kind, VolumeKind::Network(_)),
+                "{magic:x}: {kind:?}"
+            );
+        }
+        for magic in [0x6573_5546, 0x0102_1997] {
+            let kind = volume_kind(magic);
+            assert!(
+                matches!(kind, VolumeKind::Doubtful(_)),
+                "{magic:x}: {kind:?}"
+            );
+        }
+        // ext4, XFS, btrfs, ZFS, tmpfs, overlayfs, F2FS.
+        for magic in [
+            0xef53,
+            0x5846_5342,
+            0x9123_683e,
+            0x2fc1_2fc1,
+            0x0102_1994,
+            0x794c_7630,
+            0xf2f5_2010,
+        ] {
+            assert_eq!(volume_kind(magic), VolumeKind::Local, "{magic:x}");
+        }
     }
 
     #[test]

@@ -268,6 +268,26 @@ impl Effective {
             .collect()
     }
 
+    /// Settings that a restored directory ignores until it is told otherwise on the command line:
+    /// the cluster's, and a place for backups that nobody named on the command line, which may well
+    /// be production's (A5). Names and where.
+    pub fn settings_ignored_apart(&self) -> Vec<String> {
+        let mut ignored = self.cluster_settings();
+        if self.is_backup_dir_inherited() {
+            let source = self.source("backup_dir");
+            ignored.push(place("backup_dir", source, self.file.as_deref()));
+        }
+        ignored
+    }
+
+    /// Whether `backup_dir` is set, but neither on the command line nor by a file named there.
+    pub fn is_backup_dir_inherited(&self) -> bool {
+        let source = self.source("backup_dir");
+        !self.forced
+            && self.config.backup_dir.is_some()
+            && matches!(source, Source::File | Source::Environment)
+    }
+
     fn validate(&self) -> Result<(), ConfigError> {
         let c = &self.config;
         let no = |text: &str| Err(ConfigError::Contradiction(text.to_owned()));

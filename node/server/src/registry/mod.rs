@@ -39,7 +39,7 @@ pub struct Registry(Arc<Inner>);
 struct Inner {
     platform: Platform,
     effective: Effective,
-    directory: Directory,
+    directory: Arc<Directory>,
     /// The data directory has `db/` and `wal/` of one namespace directly in it.
     flat: bool,
     namespaces: Arc<Namespaces>,
@@ -75,7 +75,7 @@ impl Registry {
         Registry(Arc::new(Inner {
             platform: platform.clone(),
             effective,
-            directory,
+            directory: Arc::new(directory),
             flat,
             writer: Arc::new(SingleWriter::new(namespaces.clone())),
             namespaces,
@@ -261,7 +261,19 @@ impl Inner {
         let request = self.request(wanted);
         let platform = self.platform.clone();
         let rebuild = self.effective.config.rebuild;
-        let opened = self
+        let directory = self.directory.clone();
+        // Written down before anything is changed: afterwards nothing would tell.
+        let (forced, beside_isolated) = (self.effective.forced, self.isolated());
+        let decided = move |plan: &start::Plan| {
+            let apart = plan.stays_in_its_lineage() || (plan.is_new() && beside_isolated);
+            if apart && !forced {
+                directory
+                    .adopt(&plan.namespace)
+                    .map_err(|e| StartError::Refused(e.to_string()))?;
+            }
+            Ok(())
+        };
+        let mut opened = self
             .platform
             .offload
             .blocking(move || {
@@ -271,7 +283,7 @@ impl Inner {
                     folders.backups.push(plan.namespace.as_str());
                     folders.namespace = Some(plan.namespace);
                 }
-                match start::open(&platform, &folders, &request) {
+                match start::open_decided(&platform, &folders, &request, decided) {
                     Err(StartError::Corrupted { path, why, .. }) if rebuild => {
                         tracing::warn!(path = %path.display(), why, "the state is damaged: it is made again from the log");
                         start_without_state(&platform, &folders, &request)
@@ -282,11 +294,15 @@ impl Inner {
             .await?;
         let engine = opened.engine.clone();
         if self.effective.forced
-            && matches!(engine.history().reason, LineageReason::Restored(_))
-            && !self.directory.is_released(engine.history().lineage)
-            && let Err(error) = self.directory.release(engine.history().lineage)
+            && self.is_isolated(&engine)
+            && let Err(error) = self
+                .directory
+                .release(engine.namespace(), engine.history().lineage)
         {
             tracing::warn!(%error, "the namespace stays isolated");
+        }
+        if self.is_isolated(&engine) {
+            opened.notes.extend(self.keep_apart(&engine));
         }
         tracing::info!(
             namespace = %engine.namespace(),
@@ -414,10 +430,43 @@ impl Inner {
     }
 
     fn isolated(&self) -> bool {
-        self.namespaces.lanes().iter().any(|lane| {
-            let engine = lane.engine();
-            matches!(engine.history().reason, LineageReason::Restored(_))
-                && !self.directory.is_released(engine.history().lineage)
+        self.namespaces
+            .lanes()
+            .iter()
+            .any(|lane| self.is_isolated(lane.engine()))
+    }
+
+    fn is_isolated(&self, engine: &Engine) -> bool {
+        let restored = matches!(engine.history().reason, LineageReason::Restored(_));
+        (restored && !self.directory.is_released(engine.history().lineage))
+            || self.directory.is_adopted(engine.namespace())
+    }
+
+    /// A restored namespace touches nothing that another node may own. Gives what it ignores.
+    fn keep_apart(&self, engine: &Engine) -> Option<start::Note> {
+        let namespace = engine.namespace();
+        let mut backups = String::new();
+        if self.effective.is_backup_dir_inherited() {
+            let root = self.directory.path().join("backups");
+            let root = root.join(namespace.as_str());
+            backups = format!("; backups go to {}", root.display());
+            engine.keep_backups_in(root);
+        }
+        let ignored = self.effective.settings_ignored_apart();
+        if ignored.is_empty() {
+            tracing::info!(%namespace, "restored, so isolated; there are no settings that this makes it ignore");
+            return None;
+        }
+        let ignored = ignored.join(", ");
+        let text = format!(
+            "restored, so isolated: ignored are {ignored}{backups}. To obey them, start with --cluster, or with --config FILE on the command line"
+        );
+        tracing::warn!(%namespace, "{text}");
+        Some(start::Note {
+            field: "ignored",
+            value: ignored,
+            text,
+            degraded: false,
         })
     }
 }

@@ -2,6 +2,7 @@
 //! for a clock.
 #![allow(clippy::unwrap_used)]
 
+mod isolation;
 mod namespaces;
 mod writing;
 
@@ -63,6 +64,15 @@ impl Machine {
 
     /// Starts without waiting until all is open.
     async fn begin(&self, args: &[&str]) -> Result<Running, StartError> {
+        self.begin_with(args, &[]).await
+    }
+
+    /// With variables of the environment.
+    async fn begin_with(
+        &self,
+        args: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Result<Running, StartError> {
         let base = [
             "unisondb",
             "--data-dir=/data",
@@ -70,7 +80,8 @@ impl Machine {
             "--map-size=16MiB",
         ];
         let args = base.iter().chain(args).map(Into::into);
-        let loaded = config::load(args, [], self.platform.disk.as_ref()).unwrap();
+        let variables = variables.iter().map(|(n, v)| (n.into(), v.into()));
+        let loaded = config::load(args, variables, self.platform.disk.as_ref()).unwrap();
         let Invocation::Serve(effective) = loaded else {
             panic!("no check was asked for")
         };
