@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use unisondb_platform::{Disk, DiskExt, EntryKind, Lock, Platform};
 use unisondb_store::DATA_FILE;
-use unisondb_types::{Digest, LineageId, Lsn, SegmentId, Stamp};
+use unisondb_types::{Digest, LineageId, Lsn, SegmentId, Stamp, Target};
 
 use super::copying::{copy_base, copy_segments};
 use super::plan::{Plan, Step};
@@ -178,6 +178,15 @@ fn total(plan: &Plan) -> u64 {
     base + plan.segments.iter().map(|s| s.bytes).sum::<u64>()
 }
 
+/// Where replay stops. A time lies between two records, and where the next one is of another lineage,
+/// forked in the middle of a sealed segment, that lineage is not copied: only the LSN still tells.
+fn exactly(plan: &Plan) -> Target {
+    match (plan.target, plan.reached) {
+        (Target::Time(_) | Target::BeforeTime(_), Some(reached)) => Target::Lsn(reached.lsn),
+        (other, _) => other,
+    }
+}
+
 /// Builds the whole namespace in `N.partial`.
 fn make(
     platform: &Platform,
@@ -217,7 +226,7 @@ fn make(
             backups: places.backups.clone(),
         },
         &start::Request {
-            target: Some(plan.target),
+            target: Some(exactly(plan)),
             ids_above: Some(plan.newest_segment.max(known)).max(raised),
             ..start::Request::default()
         },

@@ -339,3 +339,31 @@ fn a_fork_inside_a_segment_that_was_never_sealed_is_crossed() {
         assert_eq!((done.lsn, done.digest), (lsn, second.moment(lsn).digest));
     }
 }
+
+#[test]
+fn a_time_between_a_fork_and_its_lineages_first_record_is_the_state_at_the_fork() {
+    let mut first = Node::new(11);
+    first.write(40);
+    first.back_up_wal(SegmentId::ZERO, "wal");
+    // In the middle of a sealed segment, an hour before the lineage that leaves it begins.
+    let sealed = first.engine().wal().segment(SegmentId::new(2)).unwrap();
+    let fork = Lsn::new(sealed.last_lsn.unwrap().get() - 3);
+    first.clock.advance(std::time::Duration::from_secs(3_600));
+    restore(&first, &all_of(&first, "/b", Target::Lsn(fork))).unwrap();
+    let mut second = first.restored_in("/b", fork);
+    let began = second.engine().positions().applied_stamp;
+    second.write(5);
+    second.back_up_wal(SegmentId::ZERO, "wal");
+    let from = BaseFrom::Folders(vec![first.backups(), second.backups()]);
+    for (n, target) in [
+        Target::Time(Stamp::from_micros(began.micros() - 1)),
+        Target::BeforeTime(began),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let asked = request(&format!("/c-{n}"), from.clone(), &[], target);
+        let done = restore(&second, &asked).unwrap();
+        assert_eq!((done.lsn, done.digest), (fork, first.moment(fork).digest));
+    }
+}
