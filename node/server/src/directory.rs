@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use unisondb_platform::{DiskExt as _, EntryKind, Lock, Platform, VolumeKind};
+use unisondb_platform::{DiskExt as _, EntryKind, Lock, Platform, VolumeKind, is_denied};
 use unisondb_types::{ClusterId, LineageId, Namespace, SegmentId};
 
 /// The file that says who this node is; a name with a dot in it is no namespace's.
@@ -135,6 +135,7 @@ impl Directory {
         let lock = disk.lock(&lock_path).map_err(|e| match e.kind() {
             io::ErrorKind::WouldBlock => DirectoryError::InUse(path.to_owned()),
             // Whoever may not write here may not run a node here: the folder is what to change.
+            io::ErrorKind::ReadOnlyFilesystem => DirectoryError::Permission(path.to_owned()),
             io::ErrorKind::PermissionDenied if !matches!(disk.exists(&lock_path), Ok(true)) => {
                 DirectoryError::Permission(path.to_owned())
             }
@@ -385,9 +386,9 @@ fn default_name(cluster: &ClusterId) -> String {
 
 fn io_error(path: &Path, source: io::Error) -> DirectoryError {
     let path = path.to_owned();
-    match source.kind() {
-        io::ErrorKind::PermissionDenied => DirectoryError::Permission(path),
-        _ => DirectoryError::Io { path, source },
+    match is_denied(&source) {
+        true => DirectoryError::Permission(path),
+        false => DirectoryError::Io { path, source },
     }
 }
 
@@ -395,7 +396,7 @@ fn io_error(path: &Path, source: io::Error) -> DirectoryError {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use unisondb_platform::{Access, real};
+    use unisondb_platform::{Access, Disk as _, real};
 
     fn scratch() -> (tempfile::TempDir, Platform) {
         (tempfile::tempdir().unwrap(), real::platform())
@@ -579,5 +580,23 @@ mod tests {
             io::ErrorKind::PermissionDenied.into(),
         );
         assert_eq!(denied.to_string(), "permission denied: /var/unison/data");
+    }
+
+    #[test]
+    fn a_read_only_volume_is_told_as_a_data_directory_that_is_not_ours() {
+        use unisondb_platform::memory::{self, Effect, OpKind, Rule};
+        let (platform, disk, _) = memory::platform(1);
+        let path = Path::new("/var/data");
+        disk.create_folder(Path::new("/var")).unwrap();
+        for kind in [OpKind::CreateFolder, OpKind::Lock] {
+            disk.inject(Rule::once(kind, "/var/data", Effect::ReadOnly));
+            let error = open(&platform, path).err().unwrap().to_string();
+            assert_eq!(error, "permission denied: /var/data", "{kind:?}");
+        }
+        // One that was used before it became read-only.
+        drop(open(&platform, path).unwrap());
+        disk.inject(Rule::once(OpKind::Lock, "/var/data", Effect::ReadOnly));
+        let error = open(&platform, path).err().unwrap().to_string();
+        assert_eq!(error, "permission denied: /var/data");
     }
 }

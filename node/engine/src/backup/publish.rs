@@ -171,7 +171,7 @@ impl<'f> Draft<'f> {
     }
 
     fn failed(&self, e: io::Error) -> BackupError {
-        failed(&self.folder.shown(&format!("{}{TMP}", self.name)), e)
+        self.folder.refused(&format!("{}{TMP}", self.name), e)
     }
 }
 

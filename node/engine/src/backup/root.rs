@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, openat, stat, statat};
-use unisondb_platform::{Disk, EntryKind, Space};
+use unisondb_platform::{Disk, EntryKind, Space, is_denied};
 
 use super::BackupError;
 
@@ -221,7 +221,7 @@ impl Folder {
                 Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
                     Err(through_link(&shown))
                 }
-                other => other.map_err(|e| failed(&shown, e.into())),
+                other => other.map_err(|e| self.refused(name, e.into())),
             };
         let anchor = self.anchor.as_ref().map(open).transpose()?;
         let path = self.path(name);
@@ -243,7 +243,7 @@ impl Folder {
         match found {
             Ok(kind) => Ok(Some(kind)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(failed(&self.shown(name), e)),
+            Err(e) => Err(self.refused(name, e)),
         }
     }
 
@@ -300,12 +300,12 @@ impl Folder {
         }
     }
 
-    /// What the system said when `name` was to be made, replaced or removed: where that is not
-    /// permitted, it is this folder that cannot be written.
+    /// What the system said when `name` was to be looked at, made, written, replaced or removed:
+    /// where that is not permitted, it is this folder that is to be changed.
     pub(super) fn refused(&self, name: &str, e: io::Error) -> BackupError {
-        match e.kind() {
-            io::ErrorKind::PermissionDenied => failed(&self.shown, e),
-            _ => failed(&self.shown(name), e),
+        match is_denied(&e) {
+            true => failed(&self.shown, e),
+            false => failed(&self.shown(name), e),
         }
     }
 }
@@ -355,7 +355,7 @@ fn through_link(path: &Path) -> BackupError {
 /// What the system said about `path`, by what the caller does about it.
 pub(super) fn failed(path: &Path, source: io::Error) -> BackupError {
     match source.kind() {
-        io::ErrorKind::PermissionDenied => BackupError::Permission(path.to_owned()),
+        _ if is_denied(&source) => BackupError::Permission(path.to_owned()),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => BackupError::NoSpace,
         _ => BackupError::Io {
             path: path.to_owned(),

@@ -114,12 +114,25 @@ fn a_full_or_failing_target_is_told_in_its_words_and_the_previous_snapshot_stays
             Effect::Denied,
             "permission denied: /data/backups/users",
         ),
+        (
+            OpKind::CreateFile,
+            Effect::ReadOnly,
+            "permission denied: /data/backups/users",
+        ),
+        (
+            OpKind::Write,
+            Effect::ReadOnly,
+            "permission denied: /data/backups/users",
+        ),
         (OpKind::Sync, Effect::Eio, "/data/backups/users/a.tmp: "),
     ] {
         disk.inject(Rule::once(kind, BACKUPS, effect));
         let said = node.snapshot("a").unwrap_err().to_string();
         assert!(said.starts_with(text), "{kind:?} {effect:?}: {said}");
-        assert!(text != no_room || said == text, "{said}");
+        assert!(
+            !(text == no_room || text.starts_with("permission")) || said == text,
+            "{said}"
+        );
         check_snapshot(node.read("a"), &good);
         assert!(
             node.names("").iter().all(|n| !n.ends_with(".tmp")),
@@ -127,7 +140,7 @@ fn a_full_or_failing_target_is_told_in_its_words_and_the_previous_snapshot_stays
         );
     }
     let failures = node.engine.backup_status().btree.consecutive_failures;
-    assert_eq!(failures, 7);
+    assert_eq!(failures, 9);
     // The namespace itself never noticed.
     assert_eq!(node.engine.stopped(), None);
     let again = node.snapshot("a").unwrap();
@@ -170,4 +183,46 @@ fn what_a_snapshot_needs_stays_while_it_is_read_and_an_hour_beyond() {
     assert_eq!(node.engine.snapshots_need(clock.now()), None);
     let later = node.snapshot("a").unwrap().segment;
     assert_eq!(node.engine.snapshots_need(clock.now()), Some(later));
+}
+
+#[test]
+fn a_backup_where_nothing_may_be_written_names_the_folder() {
+    let (machine, disk, _clock) = platform(1);
+    let mut node = Node::start(&machine, Path::new("/data"));
+    node.put("k", b"v");
+    for (kind, place, effect, named) in [
+        // The root is not there and cannot be made.
+        (
+            OpKind::CreateFolder,
+            BACKUPS,
+            Effect::ReadOnly,
+            "/data/backups",
+        ),
+        (
+            OpKind::CreateFolder,
+            "/data/backups/users/s",
+            Effect::ReadOnly,
+            "/data/backups/users/s",
+        ),
+        // A folder of mode 000: it can be opened, but nothing in it can be looked at.
+        (
+            OpKind::Meta,
+            "/data/backups/users/s/a",
+            Effect::Denied,
+            "/data/backups/users/s",
+        ),
+    ] {
+        if named == "/data/backups" {
+            disk.inject(Rule::once(kind, "/data/backups", effect));
+        } else {
+            disk.inject(Rule::once(kind, place, effect));
+        }
+        let said = node.snapshot("s/a").unwrap_err().to_string();
+        assert_eq!(
+            said,
+            format!("permission denied: {named}"),
+            "{kind:?} {effect:?}"
+        );
+    }
+    node.snapshot("s/a").unwrap();
 }
