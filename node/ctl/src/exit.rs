@@ -68,6 +68,10 @@ impl Failure {
             io::ErrorKind::NotFound => {
                 Failure::new(Code::NotFound, format!("no such file or folder: {path}"))
             }
+            io::ErrorKind::ReadOnlyFilesystem => Failure::new(
+                Code::Failed,
+                format!("permission denied: {path}; the file system is mounted read-only"),
+            ),
             io::ErrorKind::PermissionDenied => Failure::new(
                 Code::Failed,
                 format!("permission denied: {path}; run as the user who owns it"),

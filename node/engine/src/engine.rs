@@ -53,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) flush_done: Notify,
     pub(crate) flusher: Flusher,
     pub(crate) stopped: Mutex<Option<String>>,
+    /// Why LMDB could not take the last flush, until one goes well.
+    pub(crate) stalled: Mutex<Option<String>>,
     /// Why this is a view of the state up to a hole, made again at each start, if it is one.
     pub(crate) read_only: OnceLock<String>,
     pub(crate) counters: Counters,
@@ -251,6 +253,11 @@ impl Engine {
     /// Why it has stopped, if it has.
     pub fn stopped(&self) -> Option<String> {
         self.0.stopped()
+    }
+
+    /// Why LMDB takes nothing more just now, if so: the log has it all, and it is tried again.
+    pub fn flush_stalled(&self) -> Option<String> {
+        self.0.stalled.lock().clone()
     }
 
     /// The state digest: at `at`, if that is applied just now, the end of a segment, or the fork

@@ -194,8 +194,20 @@ async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// Flushes one generation, if there is any. The caller holds the flusher.
+/// Flushes one generation, if there is any, and writes down whether LMDB took it. The caller holds
+/// the flusher.
 fn flush_once(shared: &Shared) -> Result<(), Error> {
+    let result = flush_generation(shared);
+    match &result {
+        Ok(()) => *shared.stalled.lock() = None,
+        Err(e) if e.is_passing() => *shared.stalled.lock() = Some(e.to_string()),
+        // Told by `stopped`.
+        Err(_) => {}
+    }
+    result
+}
+
+fn flush_generation(shared: &Shared) -> Result<(), Error> {
     if let Some(reason) = shared.stopped() {
         return Err(Error::Stopped(reason));
     }

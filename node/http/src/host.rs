@@ -90,8 +90,9 @@ pub struct About {
     pub role: &'static str,
     /// The cluster or single node, once known.
     pub cluster: Option<ClusterId>,
-    /// A restored directory, not yet started with `--cluster` or `--config` (D21).
-    pub isolated: bool,
+    /// A restored directory, not yet started with `--cluster` or `--config` (D21); nothing while
+    /// that cannot be told.
+    pub isolated: Option<bool>,
     /// It is isolated, and there were cluster settings that it therefore ignores: no balancer is
     /// to take it for the node that they describe.
     pub ignores_cluster: bool,

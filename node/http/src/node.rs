@@ -89,7 +89,10 @@ fn health(call: &Call<'_>) -> Response {
     );
     answer.insert("version".into(), about.version.into());
     answer.insert("durability".into(), about.durability.into());
-    answer.insert("isolated".into(), about.isolated.into());
+    // Not known yet is not said: who looks for `true` waits, who looks for `false` is not misled.
+    if let Some(isolated) = about.isolated {
+        answer.insert("isolated".into(), isolated.into());
+    }
     answer.insert("states".into(), states.into());
     answer.insert("notes".into(), notes.into());
     // A note never hides what the contract promises under a name of its own.

@@ -9,7 +9,7 @@
 //! - A name (create, rename, exchange, remove, a new folder) is durable after [`Disk::sync_folder`] of its
 //!   folder returned Ok.
 //! - Errors are `std::io::Error` with the kind the operating system gives: `NotFound`,
-//!   `AlreadyExists`, `PermissionDenied`, `StorageFull` (ENOSPC), `QuotaExceeded` (EDQUOT), or an
+//!   `AlreadyExists`, `PermissionDenied`, `ReadOnlyFilesystem`, `StorageFull` (ENOSPC), `QuotaExceeded` (EDQUOT), or an
 //!   EIO as raw os error 5.
 
 use std::io;
@@ -234,6 +234,16 @@ impl<F: File + ?Sized> FileExt for F {
         }
         Ok(())
     }
+}
+
+/// Whether an error says that we may not: not ours to touch, or on a volume that is mounted
+/// read-only (EROFS). Both are told in the same words, and the operator changes the same folder.
+#[must_use]
+pub fn is_denied(e: &io::Error) -> bool {
+    matches!(
+        e.kind(),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+    )
 }
 
 /// What every [`Disk`] can do by its own few calls.

@@ -116,7 +116,7 @@ async fn make_room(registry: Registry) {
         metrics::gauge!("clock_behind_log_seconds", &labels).set(lane.clock_behind().as_secs_f64());
         let full = lane.take_starved();
         // What met the full disk, owed checks and owed footers are tried again.
-        if full || !lane.engine().wal().unsealed_ended().is_empty() {
+        if full || lane.is_refused() || !lane.engine().wal().unsealed_ended().is_empty() {
             lane.nudge();
         }
         starved |= full;

@@ -16,6 +16,11 @@ use crate::writer::Lane;
 /// What an opening came to; nothing while it is under way.
 pub(crate) type Outcome = Option<Result<Engine, HostError>>;
 
+/// What is done with a namespace that is found at the start.
+pub(crate) const RECOVERING: &str = "the namespace is being recovered";
+/// The same, while the disk is full.
+pub(crate) const NO_ROOM: &str = "waiting for room: the disk is full";
+
 /// How a namespace is.
 pub(crate) enum Slot {
     /// Something is being done with it.
@@ -90,6 +95,17 @@ impl Namespaces {
             Slot::Failed { reason } => Some(reason.clone()),
             Slot::Open(_) => unreachable!("one that is open has a name"),
         }
+    }
+
+    /// Whether one that was there before this start is not open (yet): where it comes from is
+    /// not known.
+    pub(crate) fn are_any_unopened(&self) -> bool {
+        let unopened = |slot: &Slot| match slot {
+            Slot::Busy { doing, .. } => [RECOVERING, NO_ROOM].contains(doing),
+            Slot::Failed { .. } => true,
+            Slot::Open(_) => false,
+        };
+        self.unnamed.read().is_some() || self.slots.read().values().any(unopened)
     }
 
     /// Those that are open.

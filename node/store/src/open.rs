@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use heed::{CommitOrAbort, Env, EnvOpenOptions, WithoutTls};
@@ -130,10 +131,12 @@ fn lock_file_is_usable(path: &Path) -> Result<(), Error> {
     let rights = Access::READ_OK | Access::WRITE_OK;
     match accessat(CWD, path, rights, AtFlags::EACCESS) {
         Ok(()) => Ok(()),
+        // LMDB would make it readable to all: it is ours alone, as every file.
         Err(Errno::NOENT) => File::options()
             .read(true)
             .write(true)
             .create_new(true)
+            .mode(0o600)
             .open(path)
             .map(drop)
             .map_err(|e| Error::open(path, e)),

@@ -6,6 +6,7 @@
 //!                              root (reach the folder) ─> publish (NAME.tmp, sync, rename, NAME.sha256)
 //! status    how it went, for metrics and alerts       └> early (sync while writing)
 //! handed    what the snapshots of the last hour need
+//! leftovers what dead calls left unfinished goes
 //! ```
 //!
 //! Every file is a copy of its own (never a link), of mode 0600 in folders of mode 0700, dated by
@@ -16,6 +17,7 @@
 
 mod early;
 mod handed;
+mod leftovers;
 mod publish;
 mod root;
 mod snapshot;

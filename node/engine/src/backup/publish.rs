@@ -7,17 +7,17 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 use sha2::{Digest as _, Sha256};
-use unisondb_platform::{Access, DiskExt, File, FileExt, Platform};
+use unisondb_platform::{Access, Disk, DiskExt, File, FileExt, Platform};
 use unisondb_types::Sha256Sum;
 
 use super::BackupError;
 use super::early::Early;
-use super::root::{Folder, failed};
+use super::root::{Folder, Made, failed};
 use crate::pace::Pace;
 
 /// What ends the name of a file in the making.
@@ -171,7 +171,7 @@ impl<'f> Draft<'f> {
     }
 
     fn failed(&self, e: io::Error) -> BackupError {
-        failed(&self.folder.shown(&format!("{}{TMP}", self.name)), e)
+        self.folder.refused(&format!("{}{TMP}", self.name), e)
     }
 }
 
@@ -241,6 +241,38 @@ impl Targets {
             targets: self,
             target,
         }
+    }
+}
+
+impl Targets {
+    /// Does `act` unless another call works on `target`; none begins to meanwhile. `own`: what the
+    /// caller works on itself.
+    pub(super) fn unless_busy<T>(
+        &self,
+        own: &Path,
+        target: &Path,
+        act: impl FnOnce() -> T,
+    ) -> Option<T> {
+        let busy = self.busy.lock();
+        (target == own || !busy.contains(target)).then(act)
+    }
+
+    /// Runs a call that makes folders; where it fails, those that it made are removed, if they are
+    /// empty and no other call is at work, which may be about to write there.
+    pub(super) fn making<T>(
+        &self,
+        disk: &dyn Disk,
+        call: impl FnOnce(&mut Made) -> Result<T, BackupError>,
+    ) -> Result<T, BackupError> {
+        let mut made = Made::default();
+        let result = call(&mut made);
+        if result.is_err() {
+            let busy = self.busy.lock();
+            if busy.len() <= 1 {
+                made.undo(disk);
+            }
+        }
+        result
     }
 }
 

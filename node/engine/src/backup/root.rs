@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, openat, stat, statat};
-use unisondb_platform::{Disk, EntryKind, Space};
+use unisondb_platform::{Disk, EntryKind, Space, is_denied};
 
 use super::BackupError;
 
@@ -122,6 +122,29 @@ pub(super) enum Missing {
     Make,
 }
 
+/// The folders that a call has made, outermost first.
+#[derive(Default)]
+pub(super) struct Made {
+    /// The root, and what was missing above it.
+    above: Vec<PathBuf>,
+    /// Below the root: where, and the name there.
+    below: Vec<(Folder, String)>,
+}
+
+impl Made {
+    /// Removes those that are still empty (B12). Best effort: what stays is an empty folder.
+    pub(super) fn undo(self, disk: &dyn Disk) {
+        let below = self.below.into_iter().rev();
+        let gone = below
+            .map(|(folder, name)| folder.disk.remove_folder(&folder.path(&name)))
+            .chain(self.above.iter().rev().map(|path| disk.remove_folder(path)));
+        // One that is not empty is in all that are above it.
+        if let Some(Err(e)) = gone.into_iter().find(Result::is_err) {
+            tracing::debug!(error = %e, "a folder that a failed backup has made stays");
+        }
+    }
+}
+
 /// A folder at or below the root.
 pub(super) struct Folder {
     pub(super) disk: Arc<dyn Disk>,
@@ -141,18 +164,41 @@ impl Folder {
         asked: &Asked,
         missing: Missing,
     ) -> Result<Option<Folder>, BackupError> {
+        let mut made = Made::default();
+        let made = (missing == Missing::Make).then_some(&mut made);
+        Folder::walk(disk, root, asked, made)
+    }
+
+    /// As [`reach`](Folder::reach) with [`Missing::Make`]; what it made is added to `made`, also
+    /// when it fails half way.
+    pub(super) fn make(
+        disk: &Arc<dyn Disk>,
+        root: &Path,
+        asked: &Asked,
+        made: &mut Made,
+    ) -> Result<Folder, BackupError> {
+        let folder = Folder::walk(disk, root, asked, Some(made))?;
+        Ok(folder.expect("what is missing was made"))
+    }
+
+    fn walk(
+        disk: &Arc<dyn Disk>,
+        root: &Path,
+        asked: &Asked,
+        mut made: Option<&mut Made>,
+    ) -> Result<Option<Folder>, BackupError> {
         match disk.meta(root) {
             Ok(m) if m.kind == EntryKind::Folder => {}
             Ok(_) => return Err(failed(root, io::ErrorKind::NotADirectory.into())),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => match missing {
-                Missing::Leave => return Ok(None),
-                Missing::Make => make(disk, root)?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => match &mut made {
+                None => return Ok(None),
+                Some(made) => make(disk, root, &mut made.above)?,
             },
             Err(e) => return Err(failed(root, e)),
         }
         let mut folder = Folder::root(disk, root)?;
         for part in &asked.parts {
-            match folder.step(part, missing)? {
+            match folder.step(part, made.as_deref_mut())? {
                 Some(next) => folder = next,
                 None => return Ok(None),
             }
@@ -190,8 +236,16 @@ impl Folder {
         }
     }
 
+    /// The same folder once more.
+    fn twin(&self) -> Result<Folder, BackupError> {
+        let anchor = self.anchor.as_ref().map(OwnedFd::try_clone).transpose();
+        let anchor = anchor.map_err(|e| failed(&self.shown, e))?;
+        let (shown, at) = (self.shown.clone(), self.at.clone());
+        Ok(Folder::anchored(&self.disk, shown, at, anchor))
+    }
+
     /// The folder `name` in this one.
-    fn step(&self, name: &str, missing: Missing) -> Result<Option<Folder>, BackupError> {
+    fn step(&self, name: &str, made: Option<&mut Made>) -> Result<Option<Folder>, BackupError> {
         let shown = self.shown(name);
         match self.kind(name)? {
             Some(EntryKind::Folder) => {}
@@ -202,14 +256,14 @@ impl Folder {
                 });
             }
             Some(EntryKind::Other) => return Err(through_link(&shown)),
-            None if missing == Missing::Leave => return Ok(None),
             None => {
+                let Some(made) = made else { return Ok(None) };
+                let here = self.twin()?;
                 match self.disk.create_folder(&self.path(name)) {
-                    Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-                        return Err(failed(&shown, e));
-                    }
-                    // Made here, or just now by another call.
-                    _ => {}
+                    Ok(()) => made.below.push((here, name.to_owned())),
+                    // Just now, by another call.
+                    Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                    Err(e) => return Err(failed(&shown, e)),
                 }
                 self.sync()?;
             }
@@ -221,7 +275,7 @@ impl Folder {
                 Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
                     Err(through_link(&shown))
                 }
-                other => other.map_err(|e| failed(&shown, e.into())),
+                other => other.map_err(|e| self.refused(name, e.into())),
             };
         let anchor = self.anchor.as_ref().map(open).transpose()?;
         let path = self.path(name);
@@ -243,7 +297,7 @@ impl Folder {
         match found {
             Ok(kind) => Ok(Some(kind)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(failed(&self.shown(name), e)),
+            Err(e) => Err(self.refused(name, e)),
         }
     }
 
@@ -300,12 +354,12 @@ impl Folder {
         }
     }
 
-    /// What the system said when `name` was to be made, replaced or removed: where that is not
-    /// permitted, it is this folder that cannot be written.
+    /// What the system said when `name` was to be looked at, made, written, replaced or removed:
+    /// where that is not permitted, it is this folder that is to be changed.
     pub(super) fn refused(&self, name: &str, e: io::Error) -> BackupError {
-        match e.kind() {
-            io::ErrorKind::PermissionDenied => failed(&self.shown, e),
-            _ => failed(&self.shown(name), e),
+        match is_denied(&e) {
+            true => failed(&self.shown, e),
+            false => failed(&self.shown(name), e),
         }
     }
 }
@@ -321,7 +375,7 @@ fn by_descriptor(anchor: &OwnedFd) -> Option<PathBuf> {
 }
 
 /// Makes the root and what is missing above it. An error names the folder that could not be made.
-fn make(disk: &Arc<dyn Disk>, root: &Path) -> Result<(), BackupError> {
+fn make(disk: &Arc<dyn Disk>, root: &Path, made: &mut Vec<PathBuf>) -> Result<(), BackupError> {
     let mut missing = Vec::new();
     let mut at = root;
     loop {
@@ -336,8 +390,9 @@ fn make(disk: &Arc<dyn Disk>, root: &Path) -> Result<(), BackupError> {
     }
     for folder in missing.into_iter().rev() {
         match disk.create_folder(folder) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(failed(folder, e)),
-            _ => {}
+            Ok(()) => made.push(folder.to_owned()),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(failed(folder, e)),
         }
         let parent = folder.parent().expect("`/` is always there");
         disk.sync_folder(parent).map_err(|e| failed(parent, e))?;
@@ -355,7 +410,7 @@ fn through_link(path: &Path) -> BackupError {
 /// What the system said about `path`, by what the caller does about it.
 pub(super) fn failed(path: &Path, source: io::Error) -> BackupError {
     match source.kind() {
-        io::ErrorKind::PermissionDenied => BackupError::Permission(path.to_owned()),
+        _ if is_denied(&source) => BackupError::Permission(path.to_owned()),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => BackupError::NoSpace,
         _ => BackupError::Io {
             path: path.to_owned(),

@@ -21,6 +21,7 @@ use unisondb_store::{Direction, Source, Trailer, View};
 use unisondb_types::{Lsn, SegmentId, Sha256Sum};
 use unisondb_wal::Hold;
 
+use super::leftovers;
 use super::publish::Draft;
 use super::root::{Asked, Folder, Missing, failed};
 use super::{BackupError, BackupKind, SnapshotBackup};
@@ -34,7 +35,7 @@ use crate::{Engine, Error};
 
 /// Name of the file that a snapshot is made in when it is not to stay. It never becomes another's:
 /// requests cannot choose names that end in `.tmp`.
-const PASSING: &str = ".snapshot";
+pub(super) const PASSING: &str = ".snapshot";
 /// Bytes that are handed on at once.
 const BLOCK_BYTES: usize = 1 << 20;
 
@@ -82,17 +83,25 @@ impl Engine {
             BackupKind::Btree,
             || {
                 self.may_be_backed_up()?;
-                let _target = shared.backup.targets.enter(asked.place().join(&name));
-                let reach = |m| Folder::reach(&shared.platform.disk, &root, &asked, m);
+                let (targets, disk) = (&shared.backup.targets, &shared.platform.disk);
+                let own = asked.place().join(&name);
+                let _target = targets.enter(own.clone());
                 // Before anything is made: the path may lead through a link, or to a folder.
-                if let Some(folder) = reach(Missing::Leave)? {
+                if let Some(folder) = Folder::reach(disk, &root, &asked, Missing::Leave)? {
                     folder.has_file(&name, "a snapshot")?;
+                    // Where we may write but not list, nothing is cleared.
+                    if let Err(error) = leftovers::clear(targets, &own, &asked.place(), &folder) {
+                        tracing::debug!(%error, "what dead calls left here stays");
+                    }
                 }
-                let folder = reach(Missing::Make)?.expect("what is missing was made");
-                folder.has_file(&name, "a snapshot")?;
-                let (draft, mut about, _hold) = self.draft(&folder, &name, through)?;
-                draft.publish_with_sum(&about.sha256)?;
-                folder.sync()?;
+                let (mut about, _hold) = targets.making(disk.as_ref(), |made| {
+                    let folder = Folder::make(disk, &root, &asked, made)?;
+                    folder.has_file(&name, "a snapshot")?;
+                    let (draft, about, hold) = self.draft(&folder, &name, through)?;
+                    draft.publish_with_sum(&about.sha256)?;
+                    folder.sync()?;
+                    Ok((about, hold))
+                })?;
                 // Written down with how the call went.
                 shared.backup.hand_out(about.segment);
                 about.path = root.join(path);
@@ -115,10 +124,13 @@ impl Engine {
         let root = shared.backups.read().clone();
         // Only while it is being made: the nameless files of several requests lie side by side.
         let _target = shared.backup.targets.enter(PathBuf::from(PASSING));
-        let folder = Folder::reach(&shared.platform.disk, &root, &asked, Missing::Make)?
-            .expect("what is missing was made");
-        let (draft, about, hold) = self.draft(&folder, PASSING, through)?;
-        let file = draft.unnamed()?;
+        let disk = &shared.platform.disk;
+        let made = shared.backup.targets.making(disk.as_ref(), |made| {
+            let folder = Folder::make(disk, &root, &asked, made)?;
+            let (draft, about, hold) = self.draft(&folder, PASSING, through)?;
+            Ok((draft.unnamed()?, about, hold))
+        });
+        let (file, about, hold) = made?;
         shared.backup.hand_out(about.segment);
         shared.backup.keep();
         Ok(SnapshotFile {

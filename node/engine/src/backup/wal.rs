@@ -5,12 +5,13 @@
 //! order: a call that fails half way has published a prefix without a hole, says that it failed, and
 //! can be repeated.
 
-use unisondb_platform::{EntryKind, Platform};
+use unisondb_platform::Platform;
 use unisondb_types::SegmentId;
 use unisondb_wal::{SealedFile, SegmentInfo, SegmentState, copy_verified};
 
-use super::publish::{Draft, SHA256, TMP, read_sum};
-use super::root::{Asked, Folder, Missing};
+use super::leftovers;
+use super::publish::{Draft, read_sum};
+use super::root::{Asked, Folder, Made, Missing};
 use super::{BackupError, BackupKind, Copied, WalBackup};
 use crate::{Engine, Error};
 
@@ -29,20 +30,28 @@ impl Engine {
             BackupKind::Wal,
             || {
                 self.may_be_backed_up()?;
-                self.copy_segments(after, &asked)
+                let (targets, disk) = (&self.0.backup.targets, &self.0.platform.disk);
+                let _target = targets.enter(asked.place());
+                targets.making(disk.as_ref(), |made| {
+                    self.copy_segments(after, &asked, made)
+                })
             },
             |done| done.copies.iter().map(|c| c.bytes).sum(),
         )
     }
 
-    fn copy_segments(&self, after: SegmentId, asked: &Asked) -> Result<WalBackup, BackupError> {
+    fn copy_segments(
+        &self,
+        after: SegmentId,
+        asked: &Asked,
+        made: &mut Made,
+    ) -> Result<WalBackup, BackupError> {
         let shared = &self.0;
-        let _target = shared.backup.targets.enter(asked.place());
+        let (disk, place) = (&shared.platform.disk, asked.place());
         let root = shared.backups.read().clone();
-        let reach = |missing| Folder::reach(&shared.platform.disk, &root, asked, missing);
         // A path that leads through a link is refused even when there is nothing to copy.
-        if let Some(folder) = reach(Missing::Leave)? {
-            clear(&folder)?;
+        if let Some(folder) = Folder::reach(disk, &root, asked, Missing::Leave)? {
+            leftovers::clear(&shared.backup.targets, &place, &place, &folder)?;
         }
         // Before the list is read: what is on it stays until it has been copied.
         let _hold = shared.wal.hold("wal backup", after.next());
@@ -56,7 +65,7 @@ impl Engine {
                 first_available,
             });
         }
-        let folder = reach(Missing::Make)?.expect("what is missing was made");
+        let folder = Folder::make(disk, &root, asked, made)?;
         let whole = asked.below(&root);
         for info in wanted {
             let segment = shared.wal.open_sealed(info.id).map_err(Error::from)?;
@@ -142,21 +151,6 @@ fn damaged(segment: SegmentId, e: unisondb_wal::Error) -> BackupError {
         },
         other => BackupError::Engine(other.into()),
     }
-}
-
-/// Removes what dead calls have left unfinished in a folder that is ours alone just now.
-fn clear(folder: &Folder) -> Result<(), BackupError> {
-    for name in folder.names()? {
-        let Some(finished) = name.strip_suffix(TMP) else {
-            continue;
-        };
-        let segment = finished.strip_suffix(SHA256).unwrap_or(finished);
-        let ours = SegmentId::parse_file_name(segment).is_some();
-        if ours && folder.kind(&name)? == Some(EntryKind::File) {
-            folder.remove(&name)?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

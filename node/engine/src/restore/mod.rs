@@ -24,6 +24,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use unisondb_platform::is_denied;
 use unisondb_types::{LineageId, Lsn, Namespace, SegmentId, Stamp, Target};
 
 mod copying;
@@ -236,9 +237,9 @@ pub enum RestoreError {
 
 /// `permission denied: PATH` is what operators are told to look for.
 fn io_in_words(path: &Path, source: &io::Error) -> String {
-    match source.kind() {
-        io::ErrorKind::PermissionDenied => format!("permission denied: {}", path.display()),
-        _ => format!("{}: {source}", path.display()),
+    match is_denied(source) {
+        true => format!("permission denied: {}", path.display()),
+        false => format!("{}: {source}", path.display()),
     }
 }
 

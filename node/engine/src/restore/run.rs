@@ -19,7 +19,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use unisondb_platform::{Disk, DiskExt, EntryKind, Lock, Platform};
+use unisondb_platform::{Disk, DiskExt, EntryKind, Lock, Platform, is_denied};
 use unisondb_store::DATA_FILE;
 use unisondb_types::{Digest, LineageId, Lsn, SegmentId, Stamp, Target};
 
@@ -102,6 +102,13 @@ fn lock(disk: &dyn Disk, places: &Places) -> Result<Box<dyn Lock>, RestoreError>
     let path = places.data.join("LOCK");
     disk.lock(&path).map_err(|source| match source.kind() {
         io::ErrorKind::WouldBlock => RestoreError::Running(places.data.clone()),
+        // The folder is what to change: on a volume mounted read-only, or where LOCK cannot be made.
+        _ if is_denied(&source)
+            && (source.kind() == io::ErrorKind::ReadOnlyFilesystem
+                || !matches!(disk.exists(&path), Ok(true))) =>
+        {
+            at(&places.data)(source)
+        }
         _ => RestoreError::Io { path, source },
     })
 }

@@ -292,6 +292,7 @@ impl Ground<'_> {
             flush_done: Notify::new(),
             flusher: Flusher::default(),
             stopped: Mutex::new(None),
+            stalled: Mutex::new(None),
             read_only: std::sync::OnceLock::new(),
             counters: Counters::default(),
             backup: crate::backup::Status::load(self.platform, &self.places.home),

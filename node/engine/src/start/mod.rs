@@ -45,7 +45,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use unisondb_platform::Platform;
+use unisondb_platform::{Platform, is_denied};
 use unisondb_types::{ClusterId, Lsn, Namespace, SegmentId, Stamp, Target};
 
 use crate::{Applier, Engine};
@@ -239,7 +239,7 @@ impl StartError {
 
     pub(crate) fn io(path: &Path, source: io::Error) -> StartError {
         match source.kind() {
-            io::ErrorKind::PermissionDenied => StartError::Permission(path.to_owned()),
+            _ if is_denied(&source) => StartError::Permission(path.to_owned()),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 StartError::Full(path.to_owned())
             }

@@ -106,6 +106,19 @@ async fn readiness_follows_role_recovery_and_isolation() {
 }
 
 #[tokio::test]
+async fn health_says_isolated_only_once_it_is_known() {
+    let rig = Rig::new();
+    for isolated in [false, true] {
+        rig.host.switches.lock().unwrap().isolated = isolated;
+        let health = rig.get("/health").await.is(200).json();
+        assert_eq!(health["isolated"], isolated);
+    }
+    rig.host.switches.lock().unwrap().origin_unknown = true;
+    let health = rig.get("/health").await.is(200).json();
+    assert!(health.get("isolated").is_none(), "{health}");
+}
+
+#[tokio::test]
 async fn namespaces_are_made_listed_and_removed_only_when_confirmed() {
     let rig = Rig::new();
     for _ in 0..2 {

@@ -254,6 +254,8 @@ pub struct Switches {
     pub fixed: bool,
     /// A restored directory.
     pub isolated: bool,
+    /// Whether it is restored is not known yet.
+    pub origin_unknown: bool,
     /// It ignored its cluster settings.
     pub ignores_cluster: bool,
     /// A namespace is being recovered whose name is not known yet.
@@ -351,7 +353,7 @@ impl Host for FakeHost {
             node: "node-1".into(),
             role: "leader",
             cluster: Some(CLUSTER),
-            isolated: switches.isolated,
+            isolated: (!switches.origin_unknown).then_some(switches.isolated),
             ignores_cluster: switches.ignores_cluster,
             unnamed: switches.unnamed.clone(),
             version: "0.1.0",

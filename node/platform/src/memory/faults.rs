@@ -125,6 +125,8 @@ pub enum Effect {
     Quota,
     /// EACCES.
     Denied,
+    /// EROFS: the volume is mounted read-only.
+    ReadOnly,
     /// EOPNOTSUPP: this file system cannot.
     Unsupported,
     /// EINTR: nothing done, may be called again.
@@ -144,6 +146,7 @@ impl Effect {
             Effect::Full => Some(io::ErrorKind::StorageFull.into()),
             Effect::Quota => Some(io::ErrorKind::QuotaExceeded.into()),
             Effect::Denied => Some(io::ErrorKind::PermissionDenied.into()),
+            Effect::ReadOnly => Some(io::ErrorKind::ReadOnlyFilesystem.into()),
             Effect::Unsupported => Some(io::ErrorKind::Unsupported.into()),
             Effect::Interrupted => Some(io::ErrorKind::Interrupted.into()),
             Effect::Short(_) | Effect::Misdirect(_) => None,

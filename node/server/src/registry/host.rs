@@ -23,12 +23,14 @@ impl Host for Registry {
     }
 
     fn about(&self) -> About {
+        // First: one that is opened in between is then among those that are looked at.
+        let unknown = self.0.namespaces.are_any_unopened();
         let isolated = self.0.isolated();
         About {
             node: self.0.directory.name(),
             role: "leader",
             cluster: Some(self.0.directory.cluster()),
-            isolated,
+            isolated: (isolated || !unknown).then_some(isolated),
             unnamed: self.0.namespaces.unnamed(),
             ignores_cluster: isolated && !self.0.effective.cluster_settings().is_empty(),
             version: env!("CARGO_PKG_VERSION"),

@@ -21,7 +21,7 @@ use unisondb_types::{LineageReason, Namespace};
 use crate::ballast::Ballast;
 use crate::config::{self, Config, Effective};
 use crate::directory::Directory;
-use crate::namespaces::{Namespaces, Outcome, Slot};
+use crate::namespaces::{NO_ROOM, Namespaces, Outcome, RECOVERING, Slot};
 use crate::writer::office::AcceptClock;
 use crate::writer::{Lane, Mode, SingleWriter};
 
@@ -108,8 +108,7 @@ impl Registry {
     /// Begins to open a namespace; what it comes to is told to the receiver.
     pub(crate) fn begin(&self, wanted: Wanted) -> watch::Receiver<Outcome> {
         let (told, outcome) = watch::channel(None);
-        self.0
-            .put_busy(&wanted, "the namespace is being recovered", &told);
+        self.0.put_busy(&wanted, RECOVERING, &told);
         tokio::spawn(open(self.0.clone(), wanted, OnFailure::Keep, told));
         outcome
     }
@@ -217,7 +216,7 @@ impl Inner {
         while let Err(StartError::Full(path)) = &opened {
             if !std::mem::replace(&mut waits, true) {
                 tracing::error!(path = %path.display(), "the disk is full: the namespace waits for room");
-                self.put_busy(wanted, "waiting for room: the disk is full", told);
+                self.put_busy(wanted, NO_ROOM, told);
             }
             tokio::select! {
                 biased;

@@ -58,18 +58,26 @@ async fn a_restore_that_kept_its_log_and_lineage_is_isolated_until_the_command_l
     assert!(open.history().parent.is_none(), "the same lineage goes on");
     drop(open);
     let about = node.registry().about();
-    assert!(about.isolated && about.ignores_cluster);
+    assert!(about.isolated == Some(true) && about.ignores_cluster);
     assert_eq!(ignored(&node), ["UNISONDB_PEERS, UNISONDB_BACKUP_DIR"]);
     node.stop().await;
 
     let node = started(&machine, &[], &[]).await;
-    assert!(node.registry().about().isolated, "it is written down");
+    assert_eq!(
+        node.registry().about().isolated,
+        Some(true),
+        "it is written down"
+    );
     node.stop().await;
     let node = started(&machine, &["--cluster"], &[]).await;
-    assert!(!node.registry().about().isolated);
+    assert_eq!(node.registry().about().isolated, Some(false));
     node.stop().await;
     let node = started(&machine, &[], &[]).await;
-    assert!(!node.registry().about().isolated, "and so is its end");
+    assert_eq!(
+        node.registry().about().isolated,
+        Some(false),
+        "and so is its end"
+    );
     node.stop().await;
 }
 
@@ -90,7 +98,11 @@ async fn a_kill_while_a_copied_state_is_taken_up_leaves_it_isolated() {
         }
         let machine = machine.on(machine.disk.kill());
         let node = started(&machine, &[], &[]).await;
-        assert!(node.registry().about().isolated, "killed at operation {n}");
+        assert_eq!(
+            node.registry().about().isolated,
+            Some(true),
+            "killed at operation {n}"
+        );
         node.stop().await;
     }
 }
@@ -109,7 +121,7 @@ async fn an_isolated_node_writes_no_backup_where_only_the_environment_says() {
     assert!(!there.unwrap(), "nothing was made there");
 
     let node = started(&machine, &["--backup-dir=/mine"], &[BACKUPS]).await;
-    assert!(node.registry().about().isolated);
+    assert_eq!(node.registry().about().isolated, Some(true));
     assert_eq!(backup_root(&node).await, Path::new("/mine/users"));
     assert_eq!(ignored(&node), [""; 0]);
     node.stop().await;
@@ -127,5 +139,22 @@ async fn what_is_made_beside_a_restored_namespace_is_isolated_with_it() {
     let made = open.backup_snapshot("y.db", open.applied()).unwrap();
     assert!(made.path.starts_with("/data/backups/orders"), "{made:?}");
     drop(open);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn while_it_waits_for_room_a_restored_directory_is_not_said_to_be_as_any_other() {
+    let machine = copied_over().await;
+    let full = Rule::always(OpKind::Write, "/data/users", Effect::Full);
+    machine.disk.inject(full);
+    let mut node = machine.begin(&[]).await.unwrap();
+    assert_eq!(node.registry().about().isolated, None, "recovering");
+    let early = tokio::time::timeout(Duration::from_millis(50), node.ready()).await;
+    assert!(early.is_err(), "there is no room yet");
+    assert_eq!(node.registry().about().isolated, None, "waiting");
+    machine.disk.heal();
+    machine.clock.advance(Duration::from_secs(1));
+    node.ready().await.unwrap();
+    assert_eq!(node.registry().about().isolated, Some(true));
     node.stop().await;
 }

@@ -2,6 +2,7 @@
 //! for a clock.
 #![allow(clippy::unwrap_used)]
 
+mod fullness;
 mod isolation;
 mod namespaces;
 mod writing;
@@ -79,7 +80,10 @@ impl Machine {
             "--ballast-bytes=0",
             "--map-size=16MiB",
         ];
-        let args = base.iter().chain(args).map(Into::into);
+        let name = |arg: &str| arg.split('=').next().unwrap_or(arg).to_owned();
+        let given: Vec<String> = args.iter().map(|arg| name(arg)).collect();
+        let base = base.iter().filter(|arg| !given.contains(&name(arg)));
+        let args = base.chain(args).map(Into::into);
         let variables = variables.iter().map(|(n, v)| (n.into(), v.into()));
         let loaded = config::load(args, variables, self.platform.disk.as_ref()).unwrap();
         let Invocation::Serve(effective) = loaded else {

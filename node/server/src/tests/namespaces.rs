@@ -230,7 +230,7 @@ async fn a_flat_directory_is_served_under_the_name_in_its_snapshot() {
     };
     assert_eq!(value(&engine, "k").as_deref(), Some(b"v".as_slice()));
     assert_ne!(engine.lineage(), lineage, "a restore begins a new lineage");
-    assert!(node.registry().about().isolated);
+    assert_eq!(node.registry().about().isolated, Some(true));
     assert!(!node.registry().auto_create());
     assert!(
         !disk.exists(Path::new("/data/users")).unwrap(),
@@ -241,9 +241,17 @@ async fn a_flat_directory_is_served_under_the_name_in_its_snapshot() {
     node.stop().await;
 
     let node = other.start(&["--cluster"]).await;
-    assert!(!node.registry().about().isolated, "--cluster releases it");
+    assert_eq!(
+        node.registry().about().isolated,
+        Some(false),
+        "--cluster releases it"
+    );
     node.stop().await;
     let node = other.start(&[]).await;
-    assert!(!node.registry().about().isolated, "and that is recorded");
+    assert_eq!(
+        node.registry().about().isolated,
+        Some(false),
+        "and that is recorded"
+    );
     node.stop().await;
 }

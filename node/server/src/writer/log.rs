@@ -98,6 +98,7 @@ impl Log {
                     self.sync_interval();
                 }
                 if group.is_empty() && self.owed.is_empty() {
+                    self.look_for_room();
                     // Checked segments may wait for their footers, which a full disk refused.
                     if !self.engine.wal().unsealed_ended().is_empty() {
                         self.hand(Vec::new(), std::iter::empty()).await;
@@ -142,8 +143,32 @@ impl Log {
         Ok(())
     }
 
-    /// Reserve, append, sync, commit.
+    /// Finds out whether the disk would take again what it refused, without waiting for a client.
+    fn look_for_room(&self) {
+        let bytes = self.state.refused_bytes.load(Ordering::Relaxed);
+        // An error that is final is met by the next write, which has somebody to tell.
+        if bytes > 0 && self.ballast.is_held() && self.engine.wal().reserve(bytes).is_ok() {
+            self.state.refused_bytes.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// [`write_group`](Self::write_group), and writes down how much the full disk refused.
     fn write(&mut self, group: &[Proposal]) -> Result<Vec<Entry>, Failure> {
+        let written = self.write_group(group);
+        let refused = match &written {
+            Ok(_) => 0,
+            Err(Failure::Refused(WriteError::Full | WriteError::Unknown(_))) => {
+                let frame = |p: &Proposal| (p.payload.len() + FRAME_HEADER_BYTES) as u64;
+                group.iter().map(frame).sum::<u64>().max(1)
+            }
+            Err(_) => return written,
+        };
+        self.state.refused_bytes.store(refused, Ordering::Relaxed);
+        written
+    }
+
+    /// Reserve, append, sync, commit.
+    fn write_group(&mut self, group: &[Proposal]) -> Result<Vec<Entry>, Failure> {
         if !self.ballast.is_held() && !self.ballast.retake(&self.platform) {
             return Err(Failure::Refused(WriteError::Full));
         }

@@ -52,6 +52,8 @@ const ROOM_WAIT: Duration = Duration::from_secs(5);
 const SEAL_WAIT: Duration = Duration::from_secs(30);
 /// Groups that may wait to be applied: bounds how far the log runs ahead of the state.
 const GROUPS: usize = 16;
+/// The field of `/health` that says how the disk is.
+const DISK: &str = "disk";
 /// Less room than this on the volume is none.
 const NO_ROOM_BYTES: u64 = 1 << 20;
 
@@ -90,6 +92,7 @@ pub(crate) struct Lane {
     queue: mpsc::Sender<Work>,
     wake: Arc<Notify>,
     state: Arc<LaneState>,
+    ballast: Arc<Ballast>,
     read_only: Option<String>,
     /// What an operator should know of it.
     notes: Mutex<Vec<Note>>,
@@ -102,6 +105,8 @@ pub(crate) struct LaneState {
     failed: Mutex<Option<String>>,
     /// The disk was full at the last try: the background makes room.
     starved: AtomicBool,
+    /// Bytes that the full disk refused to take for the log, until it would take as many; 0: none.
+    refused_bytes: AtomicU64,
     stopping: AtomicBool,
     /// The interval of `durability = "interval"` is over.
     sync_due: AtomicBool,
@@ -129,9 +134,12 @@ impl Lane {
         let (done, ended) = oneshot::channel();
         let wake = Arc::new(Notify::new());
         let last = engine.positions().applied_stamp;
+        // What the start says of a full disk holds until there is room, not for ever.
+        let found_full = notes.iter().any(|note| note.field == DISK);
         let state = Arc::new(LaneState {
             failed: Mutex::new(None),
             starved: AtomicBool::new(false),
+            refused_bytes: u64::from(found_full).into(),
             stopping: AtomicBool::new(false),
             sync_due: AtomicBool::new(false),
             behind: 0.into(),
@@ -145,7 +153,7 @@ impl Lane {
             term,
             office,
             durability: mode.durability,
-            ballast: mode.ballast,
+            ballast: mode.ballast.clone(),
             state: state.clone(),
             owed: Vec::new(),
             limbo: Vec::new(),
@@ -161,7 +169,8 @@ impl Lane {
             &format!("apply-{name}"),
             Box::pin(apply::run(applier, to_apply, wake.clone(), done)),
         );
-        let notes = notes.into_iter().map(|note| Note {
+        let notes = notes.into_iter().filter(|note| note.field != DISK);
+        let notes = notes.map(|note| Note {
             field: note.field,
             value: note.value,
             text: note.text,
@@ -174,6 +183,7 @@ impl Lane {
             queue,
             wake,
             state,
+            ballast: mode.ballast,
             read_only: read_only.or(mode.read_only),
             notes: Mutex::new(notes.collect()),
             ended: Mutex::new(Some(ended)),
@@ -201,6 +211,16 @@ impl Lane {
         }
         if let Some(why) = self.engine.stopped() {
             degraded("state", "stopped", why);
+        }
+        if let Some(why) = self.engine.flush_stalled() {
+            let text = format!(
+                "the state cannot be brought into LMDB just now, which is tried again by itself; the log has it all: {why}"
+            );
+            degraded("flush", "waiting", text);
+        }
+        if self.is_refused() || !self.ballast.is_held() {
+            let text = "the disk is full: writes are refused (507) until there is room".to_owned();
+            degraded(DISK, "full", text);
         }
         if let Some(why) = self.state.clock.lock().clone() {
             degraded("clock", "refused", why);
@@ -236,6 +256,11 @@ impl Lane {
     /// Whether the disk was full since the last call.
     pub(crate) fn take_starved(&self) -> bool {
         self.state.starved.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether the log met the full disk and has not found room since.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.state.refused_bytes.load(Ordering::Relaxed) > 0
     }
 
     /// Lets the log loop write the checks that it owes, and the apply loop its footers.

@@ -141,6 +141,21 @@ fn a_missing_or_foreign_file_is_named_and_left_alone() {
 }
 
 #[test]
+fn nobody_else_reads_the_state_or_its_lock_file() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (dir, store) = store();
+    put(&store, b"a", b"1");
+    store.close();
+    // A restore brings no lock file: it is made by the next start.
+    fs::remove_file(dir.path().join(crate::LOCK_FILE)).unwrap();
+    let _store = Store::open(dir.path(), MUST_EXIST).unwrap();
+    for name in [DATA_FILE, crate::LOCK_FILE] {
+        let mode = fs::metadata(dir.path().join(name)).unwrap().permissions();
+        assert_eq!(mode.mode() & 0o077, 0, "{name} has mode {:o}", mode.mode());
+    }
+}
+
+#[test]
 fn a_kill_while_making_leaves_no_database_and_the_next_start_makes_one() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("making")).unwrap();

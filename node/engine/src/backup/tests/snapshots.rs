@@ -114,12 +114,25 @@ fn a_full_or_failing_target_is_told_in_its_words_and_the_previous_snapshot_stays
             Effect::Denied,
             "permission denied: /data/backups/users",
         ),
+        (
+            OpKind::CreateFile,
+            Effect::ReadOnly,
+            "permission denied: /data/backups/users",
+        ),
+        (
+            OpKind::Write,
+            Effect::ReadOnly,
+            "permission denied: /data/backups/users",
+        ),
         (OpKind::Sync, Effect::Eio, "/data/backups/users/a.tmp: "),
     ] {
         disk.inject(Rule::once(kind, BACKUPS, effect));
         let said = node.snapshot("a").unwrap_err().to_string();
         assert!(said.starts_with(text), "{kind:?} {effect:?}: {said}");
-        assert!(text != no_room || said == text, "{said}");
+        assert!(
+            !(text == no_room || text.starts_with("permission")) || said == text,
+            "{said}"
+        );
         check_snapshot(node.read("a"), &good);
         assert!(
             node.names("").iter().all(|n| !n.ends_with(".tmp")),
@@ -127,7 +140,7 @@ fn a_full_or_failing_target_is_told_in_its_words_and_the_previous_snapshot_stays
         );
     }
     let failures = node.engine.backup_status().btree.consecutive_failures;
-    assert_eq!(failures, 7);
+    assert_eq!(failures, 9);
     // The namespace itself never noticed.
     assert_eq!(node.engine.stopped(), None);
     let again = node.snapshot("a").unwrap();
@@ -170,4 +183,171 @@ fn what_a_snapshot_needs_stays_while_it_is_read_and_an_hour_beyond() {
     assert_eq!(node.engine.snapshots_need(clock.now()), None);
     let later = node.snapshot("a").unwrap().segment;
     assert_eq!(node.engine.snapshots_need(clock.now()), Some(later));
+}
+
+#[test]
+fn a_backup_where_nothing_may_be_written_names_the_folder() {
+    let (machine, disk, _clock) = platform(1);
+    let mut node = Node::start(&machine, Path::new("/data"));
+    node.put("k", b"v");
+    for (kind, place, effect, named) in [
+        // The root is not there and cannot be made.
+        (
+            OpKind::CreateFolder,
+            BACKUPS,
+            Effect::ReadOnly,
+            "/data/backups",
+        ),
+        (
+            OpKind::CreateFolder,
+            "/data/backups/users/s",
+            Effect::ReadOnly,
+            "/data/backups/users/s",
+        ),
+        // A folder of mode 000: it can be opened, but nothing in it can be looked at.
+        (
+            OpKind::Meta,
+            "/data/backups/users/s/a",
+            Effect::Denied,
+            "/data/backups/users/s",
+        ),
+    ] {
+        if named == "/data/backups" {
+            disk.inject(Rule::once(kind, "/data/backups", effect));
+        } else {
+            disk.inject(Rule::once(kind, place, effect));
+        }
+        let said = node.snapshot("s/a").unwrap_err().to_string();
+        assert_eq!(
+            said,
+            format!("permission denied: {named}"),
+            "{kind:?} {effect:?}"
+        );
+    }
+    node.snapshot("s/a").unwrap();
+}
+
+/// The names below the data directory's `backups`, if it is there.
+fn below(disk: &MemoryDisk, folder: &str) -> Vec<String> {
+    let entries = disk.list(Path::new(folder)).unwrap_or_default();
+    entries.into_iter().map(|e| e.name).collect()
+}
+
+#[test]
+fn a_failed_backup_leaves_no_folder_that_it_made_and_takes_none_that_was_there() {
+    let (machine, disk, _clock) = platform(1);
+    let mut node = Node::start(&machine, Path::new("/data"));
+    node.fill(1);
+    let calls: [&dyn Fn(&Node) -> bool; 3] = [
+        &|node| node.snapshot("a/b/c").is_err(),
+        &|node| node.wal(0, "a/b").is_err(),
+        &|node| node.engine.snapshot_file(node.engine.applied()).is_err(),
+    ];
+    for call in calls {
+        for kind in [OpKind::CreateFile, OpKind::Write] {
+            disk.inject(Rule::always(kind, "/data/backups", Effect::Full));
+            assert!(call(&node));
+            let there = disk.exists(Path::new("/data/backups")).unwrap();
+            assert!(!there, "{kind:?}: {:?}", below(&disk, "/data/backups"));
+            disk.heal();
+        }
+        // Killed half way down.
+        disk.inject(Rule::once(
+            OpKind::CreateFolder,
+            "/data/backups/users/a/b",
+            Effect::Full,
+        ));
+        call(&node);
+        disk.heal();
+        disk.remove_all(Path::new("/data/backups")).unwrap();
+    }
+    disk.create_folders(Path::new("/data/backups/users/a"))
+        .unwrap();
+    for call in &calls[..2] {
+        disk.inject(Rule::always(
+            OpKind::CreateFile,
+            "/data/backups",
+            Effect::Full,
+        ));
+        assert!(call(&node));
+        assert_eq!(below(&disk, "/data/backups/users"), ["a"]);
+        assert!(below(&disk, "/data/backups/users/a").is_empty());
+        disk.heal();
+    }
+    // Another call that is at work may be about to write there.
+    let other = node.engine.0.backup.targets.enter("other".into());
+    disk.inject(Rule::always(
+        OpKind::CreateFile,
+        "/data/backups",
+        Effect::Full,
+    ));
+    assert!(node.snapshot("a/b/c").is_err());
+    assert_eq!(below(&disk, "/data/backups/users/a"), ["b"]);
+    drop(other);
+}
+
+#[test]
+fn what_a_dead_call_left_under_another_name_goes_and_what_a_live_one_writes_or_others_made_stays() {
+    let (machine, disk, _clock) = platform(1);
+    let mut node = Node::start(&machine, Path::new("/data"));
+    node.fill(1);
+    node.snapshot("s/a").unwrap();
+    let folder = Path::new(BACKUPS).join("s");
+    let begun = disk.read(&folder.join("a"), 1 << 30).unwrap();
+    let sum = disk.read(&folder.join("a.sha256"), 1 << 10).unwrap();
+    let sum = String::from_utf8(sum).unwrap().replace("  a", "  dead");
+    let put = |name: &str, bytes: &[u8]| disk.publish(&folder.join(name), bytes).unwrap();
+    let leave = || {
+        put("dead.tmp", &begun[..9_000]);
+        put("empty.tmp", b"");
+        put("dead.sha256.tmp", &sum.as_bytes()[..70]);
+        put("000000009.wal.tmp", b"half");
+        put("live.tmp", &begun[..9_000]);
+        put("mine.tmp", b"half");
+        put("mine.sha256.tmp", b"half");
+        put("other.sha256.tmp", sum.as_bytes());
+        put("mine.wal.tmp", &begun[..9_000]);
+    };
+    let stays = [
+        "a",
+        "a.sha256",
+        "live.tmp",
+        "mine.sha256.tmp",
+        "mine.tmp",
+        "mine.wal.tmp",
+        "other.sha256.tmp",
+    ];
+    leave();
+    let targets = &node.engine.0.backup.targets;
+    let live = targets.enter("s/live".into());
+    node.snapshot("s/a").unwrap();
+    assert_eq!(node.names("s"), stays);
+    leave();
+    node.wal(1, "s").unwrap();
+    assert_eq!(node.names("s"), stays);
+    // A WAL backup that works on this folder writes its segments.
+    leave();
+    let copying = targets.enter("s".into());
+    node.snapshot("s/a").unwrap();
+    assert!(node.names("s").contains(&"000000009.wal.tmp".to_owned()));
+    drop((live, copying));
+    node.snapshot("s/a").unwrap();
+    assert!(
+        !node.names("s").contains(&"live.tmp".to_owned()),
+        "its call is dead"
+    );
+}
+
+#[test]
+fn on_a_real_disk_too_a_failed_backup_leaves_no_folder_that_it_made() {
+    let tmp = tempfile::tempdir().unwrap();
+    let mut node = real(tmp.path());
+    node.put("k", b"v");
+    let ahead = node.engine.applied().next();
+    let failed = node.engine.backup_snapshot("a/b/c", ahead);
+    assert!(matches!(failed, Err(BackupError::Behind { .. })));
+    assert!(!node.machine.disk.exists(&node.backups).unwrap());
+    node.snapshot("a/b/c").unwrap();
+    assert!(node.engine.backup_snapshot("a/x/c", ahead).is_err());
+    assert_eq!(node.names("a"), ["b"]);
 }

@@ -138,3 +138,20 @@ fn a_forced_restore_killed_at_any_operation_leaves_the_old_namespace_or_the_new_
 fn without_an_exchange_a_forced_restore_that_is_killed_loses_neither_namespace() {
     sweep(Existing::MoveToTrash, Disks::RenameOnly);
 }
+
+#[test]
+fn a_data_directory_that_may_not_be_written_is_named_and_not_its_lock() {
+    let mut node = Node::new(61);
+    node.write(6);
+    node.seal();
+    node.snapshot("s.db");
+    let asked = all_of(&node, "/b", Target::Latest);
+    for kind in [OpKind::CreateFolder, OpKind::Lock] {
+        for effect in [Effect::ReadOnly, Effect::Denied] {
+            node.disk.inject(Rule::once(kind, "/b", effect));
+            let said = run(&node.platform, &asked).err().unwrap().to_string();
+            assert_eq!(said, "permission denied: /b", "{kind:?} {effect:?}");
+        }
+    }
+    run(&node.platform, &asked).unwrap();
+}
