@@ -7,7 +7,7 @@ use unisondb_wal::raft_state;
 
 use super::files::Restoring;
 use super::findings::{Db, Findings};
-use super::path::{Path, path};
+use super::path::{Path, path, to_target};
 use super::{Folders, Note, OnGap, Request, StartError};
 
 /// What a start will do.
@@ -110,7 +110,16 @@ pub(super) fn decide(
     }
     let namespace = named(found, folders)?;
     let (target, on_gap) = wanted(found, request)?;
-    let path = path(found, &namespace)?;
+    let has_vote = !matches!(found.raft, raft_state::Found::Missing);
+    let restored_to = match &found.restoring {
+        Some(restoring) if goes_on(found, restoring, target) => Some(restoring.target.into()),
+        // A directory of our own ignores a target: all of its log counts.
+        _ => target.filter(|_| !has_vote || matches!(found.db, Db::Image { .. })),
+    };
+    let path = match restored_to {
+        Some(target) => to_target(found, &namespace, target)?,
+        None => path(found, &namespace)?,
+    };
     for id in &path.foreign {
         let h = &found.segments[id].info.header;
         let text = format!(
@@ -157,7 +166,21 @@ pub(super) fn decide(
         );
         plan.notes.push(note("damaged", id.to_string(), text, true));
     }
-    let has_vote = !matches!(found.raft, raft_state::Found::Missing);
+    for id in &path.unsealed_below {
+        let text = format!(
+            "{} is cut or damaged at its end; nothing in it is needed: moved aside. It and what lies before it cannot be backed up any more. Way out: put a backup of it and of the segments before it back into wal/, then restart",
+            id.file_name()
+        );
+        plan.notes.push(note("damaged", id.to_string(), text, true));
+        plan.damaged.push(*id);
+    }
+    if let Some((from, to)) = path.hole_behind {
+        let text = format!(
+            "segments {from}-{to} are missing behind the target: nothing that is needed; what lies behind them is set aside"
+        );
+        plan.notes
+            .push(note("set-aside", format!("{from}-{to}"), text, false));
+    }
     if let Some((from, to)) = path.hole_below {
         let text = format!(
             "segments {from}-{to} are missing from wal/: nothing that the state needs, but they and what lies before them cannot be backed up any more; that is moved aside"
@@ -307,7 +330,7 @@ fn restored(
         }
         Err(e) => return Err(e),
     }
-    if !has_vote {
+    if !has_vote || path.hole_behind.is_some() {
         // A copy that was cut short: the log ends before it, and says so.
         let last = plan.keep.last().copied().unwrap_or(SegmentId::ZERO);
         for (id, damaged) in found.bad.range(last.next()..) {

@@ -1,6 +1,7 @@
 //! Which of the segments in `wal/` continue the state, and what is missing among them.
 
-use unisondb_types::{LineageId, Lsn, Namespace, SegmentId};
+use unisondb_types::{LineageId, Lsn, Namespace, SegmentId, Target};
+use unisondb_wal::SegmentState;
 
 use super::findings::{Findings, Found};
 use super::{StartError, proof};
@@ -17,11 +18,47 @@ pub(super) struct Path {
     gap: Option<(SegmentId, SegmentId)>,
     /// What is missing below all that the state needs, with more segments below that.
     pub(super) hole_below: Option<(SegmentId, SegmentId)>,
+    /// What is missing behind the target, where nothing is needed any more.
+    pub(super) hole_behind: Option<(SegmentId, SegmentId)>,
+    /// Segments wholly below what the state needs that were sealed and are so no more: cut, or rotten at
+    /// their ends.
+    pub(super) unsealed_below: Vec<SegmentId>,
+}
+
+/// The path to a target: where segments are missing behind the state, but what lies before the hole
+/// leads to the target, that part.
+pub(super) fn to_target(
+    found: &Findings,
+    namespace: &Namespace,
+    target: Target,
+) -> Result<Path, StartError> {
+    let whole = path(found, namespace)?;
+    let (mut hole, mut above) = (whole.gap, whole.keep.first().copied());
+    while let (Some(behind), Some(first)) = (hole, above) {
+        let part = below(found, namespace, Some(first))?;
+        if part.gap.is_none() && part.leads_to(found, target) {
+            return Ok(Path {
+                hole_behind: Some(behind),
+                ..part
+            });
+        }
+        (hole, above) = (part.gap, part.keep.first().copied());
+    }
+    Ok(whole)
 }
 
 /// Follows the newest lineage that continues the state, from its last segment down through the
 /// predecessors in the headers.
 pub(super) fn path(found: &Findings, namespace: &Namespace) -> Result<Path, StartError> {
+    below(found, namespace, None)
+}
+
+/// The same, of the segments below `bound` alone.
+fn below(
+    found: &Findings,
+    namespace: &Namespace,
+    bound: Option<SegmentId>,
+) -> Result<Path, StartError> {
     let cluster = found.db.state().map(|s| s.position.cluster).or_else(|| {
         let ours = found
             .segments
@@ -42,16 +79,22 @@ pub(super) fn path(found: &Findings, namespace: &Namespace) -> Result<Path, Star
     let ours = found
         .segments
         .iter()
-        .filter(|(id, _)| !foreign.contains(id));
+        .filter(|(id, _)| !foreign.contains(id) && bound.is_none_or(|b| **id < b));
+    let unknown_above = |tip| match bound {
+        None => unknown_above(found, &foreign, tip),
+        Some(_) => Ok(None),
+    };
+    let nothing = |gap| Path {
+        keep: Vec::new(),
+        aside: all().collect(),
+        foreign: foreign.clone(),
+        gap,
+        hole_below: None,
+        hole_behind: None,
+        unsealed_below: Vec::new(),
+    };
     let Some((tip, _)) = ours.clone().rev().find(|(_, s)| continues(found, s)) else {
-        let gap = unknown_above(found, &foreign, SegmentId::ZERO)?;
-        return Ok(Path {
-            keep: Vec::new(),
-            aside: all().collect(),
-            foreign,
-            gap,
-            hole_below: None,
-        });
+        return Ok(nothing(unknown_above(SegmentId::ZERO)?));
     };
     let at = found.stands_at();
     let mut keep = vec![*tip];
@@ -90,26 +133,43 @@ pub(super) fn path(found: &Findings, namespace: &Namespace) -> Result<Path, Star
     for id in &keep {
         follows(found, &found.segments[id])?;
     }
-    gap = gap.or(unknown_above(found, &foreign, *tip)?);
+    gap = gap.or(unknown_above(*tip)?);
     // A log that ends below the state says nothing about what follows it.
     let last = end_of(&found.segments[tip]);
     if gap.is_none() && last < at {
-        return Ok(Path {
-            keep: Vec::new(),
-            aside: all().collect(),
-            foreign,
-            gap: None,
-            hole_below: None,
-        });
+        return Ok(nothing(None));
     }
-    let aside = all().filter(|id| !keep.contains(id)).collect();
+    let unsealed_below = take_unsealed(found, &mut keep);
+    let left = |id: &SegmentId| !keep.contains(id) && !unsealed_below.contains(id);
+    let aside = all().filter(left).collect();
     Ok(Path {
         keep,
         aside,
         foreign,
         gap,
         hole_below,
+        hole_behind: None,
+        unsealed_below,
     })
+}
+
+/// Takes out of `keep` a segment that is sealed no more although one behind it is (so it once was), if the
+/// state needs none of its records; with all before it, since nothing leads to those any more.
+fn take_unsealed(found: &Findings, keep: &mut Vec<SegmentId>) -> Vec<SegmentId> {
+    let sealed = |id: &SegmentId| found.segments[id].info.state == SegmentState::Sealed;
+    let Some(last_sealed) = keep.iter().rposition(sealed) else {
+        return Vec::new();
+    };
+    let Some(worst) = keep[..last_sealed].iter().rposition(|id| !sealed(id)) else {
+        return Vec::new();
+    };
+    // The next one's records are needed first: up to where it begins nothing is.
+    let next = &found.segments[&keep[worst + 1]].info.header;
+    if next.first_lsn > found.stands_at().next() {
+        return Vec::new();
+    }
+    let before: Vec<SegmentId> = keep.drain(..=worst).collect();
+    before.into_iter().filter(|id| !sealed(id)).collect()
 }
 
 /// Whether a segment's lineage holds the state (without a state: reaches back to LSN 1).
@@ -248,6 +308,23 @@ impl Path {
                 at: found.stands_at(),
                 wal: found.places.wal.clone(),
             }),
+        }
+    }
+
+    /// Whether its records reach or pass a target (as `udbctl restore` asks it of its plan).
+    fn leads_to(&self, found: &Findings, target: Target) -> bool {
+        let end = self.end(found).max(found.stands_at());
+        let last = self
+            .keep
+            .last()
+            .map(|id| found.segments[id].info.last_stamp);
+        let stamp = last.or_else(|| found.db.state().map(|s| s.position.stamp));
+        match target {
+            Target::Latest => false,
+            Target::Immediate => found.db.state().is_some(),
+            Target::Lsn(n) => end >= n,
+            Target::BeforeLsn(n) => end.next() >= n,
+            Target::Time(t) | Target::BeforeTime(t) => stamp.is_some_and(|last| last >= t),
         }
     }
 

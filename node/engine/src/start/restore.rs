@@ -138,6 +138,10 @@ fn replay_to_target(
     let (engine, mut applier) = ground.assemble(wal, state)?;
     let passed = ground.replay(&engine, &mut applier, target)?.is_some();
     engine.flush()?;
+    // What a restore has replayed is its history from now on, and durable since the log was opened: also
+    // a last record that nothing behind it vouches for (a footer that was cut off did).
+    let replayed_to = engine.applied();
+    engine.wal().commit(replayed_to);
     // Segments that ended before the fork get the footers that their node would have given them.
     let rows = engine.segment_rows()?;
     for (id, row) in rows {
