@@ -257,7 +257,7 @@ pub enum Outcome {
     Aborted,
     /// No such transaction here: 404.
     TxUnknown,
-    /// Already committed or aborted by the client: 409. `true` if committed.
+    /// Already committed: 409; or aborted by the client: 410, for another abort 409.
     TxFinished {
         /// Committed, or aborted.
         committed: bool,
