@@ -72,6 +72,7 @@ pub(crate) fn refused(outcome: &Outcome, on: Option<OnTx>) -> Option<ApiError> {
             format!("transaction expired: {}; begin a new one", tx()),
         ),
         Outcome::TxMisfit { reason } => ApiError::conflict(reason),
+        Outcome::TxTooLarge { reason } => ApiError::too_large(reason),
         Outcome::KeyReused => {
             ApiError::conflict("this Idempotency-Key was used for another request; use a new one")
         }
@@ -177,6 +178,11 @@ mod tests {
                 "{\"error\":\"the outcome is unknown: timeout; retry with the same Idempotency-Key\",\"unknown\":true}\n",
             ),
         ];
+        let full = Outcome::TxTooLarge {
+            reason: "a transaction has at most 10000 operations".to_owned(),
+        };
+        let full = refused(&full, None).expect("nothing was staged");
+        assert_eq!(full.status().as_u16(), 413);
         for (e, status, body) in cases {
             assert_eq!(e.status().as_u16(), status);
             assert_eq!(String::from_utf8(e.body()).expect("JSON"), body);

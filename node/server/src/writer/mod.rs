@@ -280,7 +280,7 @@ impl Lane {
             return Err(WriteError::ReadOnly(why.clone()));
         }
         self.engine
-            .admit(&action)
+            .admit(&action, idempotency.as_ref())
             .map_err(|refusal| match refusal {
                 Refusal::TooLarge(why) => WriteError::TooLarge(why),
                 Refusal::Overloaded(why) => WriteError::Overloaded(why),
