@@ -220,7 +220,7 @@ fn what(command: &Command) -> String {
                 format!("transaction {id}: chunk of {} bytes", data.as_bytes().len())
             }
             Action::Commit { id } => format!("transaction {id} commits"),
-            Action::Abort { id, reason } => format!("transaction {id} aborts ({reason:?})"),
+            Action::Abort { id, reason } => format!("transaction {id} aborts ({reason})"),
         },
         Command::Seal(id) => format!("segment {id} ends"),
         Command::Check(c) => format!("segment {} adds up to digest {}", c.segment, c.digest),
