@@ -27,6 +27,7 @@ use crate::envelope::{self, Reply, X_LINEAGE, X_LSN, X_NODE, X_ROLE};
 use crate::host::{Host, State as NamespaceState};
 use crate::metrics::{Missed, Requests, UNROUTED};
 use crate::tokens::Token;
+use crate::wire::Unread;
 use crate::{Peer, Settings, backup, guard, intake, kv, lob, node, outcome, path, position, pull};
 use crate::{row, scan, tx};
 
@@ -103,7 +104,10 @@ impl App {
 async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
     let begun = app.clock().monotonic();
     let (parts, body) = request.into_parts();
-    let (number, mut response) = answer(&app, &parts, body).await;
+    let (number, mut response) = match parts.extensions.get::<Unread>() {
+        Some(Unread(e)) => (UNROUTED, envelope::error(e)),
+        None => answer(&app, &parts, body).await,
+    };
     let headers = response.headers_mut();
     headers.insert(X_NODE, app.node.clone());
     headers.insert(X_ROLE, HeaderValue::from_static(app.host.role()));
