@@ -12,6 +12,7 @@ use unisondb_http::{HostError, Standing, State};
 use unisondb_types::Namespace;
 
 use crate::writer::Lane;
+use crate::writer::queued::Queued;
 
 /// What an opening came to; nothing while it is under way.
 pub(crate) type Outcome = Option<Result<Engine, HostError>>;
@@ -57,6 +58,7 @@ pub(crate) struct Namespaces {
     slots: RwLock<BTreeMap<Namespace, Slot>>,
     /// The one namespace of the flat layout, while its name is not known: answers to any name.
     unnamed: RwLock<Option<Slot>>,
+    queued: Queued,
 }
 
 impl Namespaces {
@@ -90,6 +92,11 @@ impl Namespaces {
             Slot::Failed { reason } => Some(reason.clone()),
             Slot::Open(_) => unreachable!("one that is open has a name"),
         }
+    }
+
+    /// What waits for their logs.
+    pub(crate) fn queued(&self) -> &Queued {
+        &self.queued
     }
 
     /// Those that are open.
