@@ -13,7 +13,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
-use http::{Method, Request};
+use http::header::CONNECTION;
+use http::{HeaderValue, Method, Request};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -180,12 +181,23 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
             if request.method() == Method::POST {
                 request.extensions_mut().insert(Peer(peer));
             }
+            let unread = wire::too_wide(&request);
+            let refused = unread.is_some();
+            if let Some(unread) = unread {
+                request.extensions_mut().insert(unread);
+            }
             let mut router = serving.router.clone();
             let turns = &turns;
             async move {
                 let answer: Result<Response, Infallible> =
                     router.call(request.map(Body::new)).await;
-                answer.map(|answer| answer.map(|body| turns.watch(body)))
+                answer.map(|mut answer| {
+                    if refused {
+                        let close = HeaderValue::from_static("close");
+                        answer.headers_mut().insert(CONNECTION, close);
+                    }
+                    answer.map(|body| turns.watch(body))
+                })
             }
         });
         let wire = Wire::new(&mut stream, turns.clone());

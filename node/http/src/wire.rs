@@ -95,18 +95,31 @@ impl Turns {
                 StatusCode::URI_TOO_LONG,
                 format!("a URI has at most {URI_BYTES} bytes"),
             ),
-            b"431" => ApiError::new(
-                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                format!(
-                    "the head of a request has at most {HEAD_BYTES} bytes and {HEADERS} headers"
-                ),
-            ),
+            b"431" => wide(),
             _ if seen.first == Some(TLS_HANDSHAKE) => ApiError::bad_request(
                 "the request cannot be read: it begins like TLS, and this listener speaks plain HTTP; use http://",
             ),
             _ => ApiError::bad_request(format_args!("the request cannot be read: {e}")),
         })
     }
+}
+
+fn wide() -> ApiError {
+    ApiError::new(
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        format!("the head of a request has at most {HEAD_BYTES} bytes and {HEADERS} headers"),
+    )
+}
+
+/// Refuses a head that is longer than allowed. hyper looks at its bound only while a head is not
+/// yet whole: one that comes quickly may be twice as long.
+pub(crate) fn too_wide<B>(request: &http::Request<B>) -> Option<Unread> {
+    let target = request.uri().path().len() + request.uri().query().map_or(0, str::len);
+    let headers = request.headers().iter();
+    let headers: usize = headers
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum();
+    (target + headers > HEAD_BYTES).then(|| Unread(wide()))
 }
 
 /// The body of an answer.
