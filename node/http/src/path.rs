@@ -220,4 +220,16 @@ mod tests {
             let _ = (tx(&raw), segment(&raw), check_backup_path(&raw, Named::File));
         }
     }
+
+    #[test]
+    fn a_backup_path_is_refused_for_what_is_wrong_with_it() {
+        for (path, why) in [
+            ("a\\b", "it holds a backslash"),
+            ("C:/x", "drive letter"),
+            ("/abs", "it is absolute"),
+        ] {
+            let e = check_backup_path(path, Named::Folder).expect_err(path);
+            assert!(e.message().contains(why), "{}", e.message());
+        }
+    }
 }
