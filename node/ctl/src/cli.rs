@@ -116,11 +116,14 @@ pub struct VerifyArgs {
 /// `udbctl wal`.
 #[derive(Debug, Subcommand)]
 pub enum WalCommand {
-    /// List the segments of a folder.
+    /// List the segments of a folder, each read to its end and checked.
+    ///
+    /// One that is damaged, and one that is missing between others, is shown as such: exit code 6.
+    /// What is torn at the end of the newest is shown, and is none: a node may be writing there.
     List(FolderArgs),
     /// Read segments and say what is in them: first and last time and LSN, records by kind.
     Inspect(InspectArgs),
-    /// Add up the segments of a folder.
+    /// Add up the segments of a folder. Of sealed ones only header and footer are read.
     Stats(FolderArgs),
 }
 

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use serde::Serialize;
 use unisondb_engine::restore::reading::{self, Ask, Reading};
 use unisondb_engine::restore::walk::{self, Place, Thing};
-use unisondb_platform::Disk;
+use unisondb_platform::{Disk, EntryKind};
 use unisondb_types::{
     Action, Chain, ClusterId, Command, Digest, Kind, LineageId, Lsn, Namespace, SegmentId, Stamp,
     Term,
@@ -67,6 +67,13 @@ pub fn inspect(disk: &dyn Disk, args: &InspectArgs, output: &Output) -> Result<(
     let mut seen = 0;
     for file in &args.files {
         let file = absolute(file)?;
+        if disk.meta(&file).is_ok_and(|m| m.kind == EntryKind::Folder) {
+            let text = format!(
+                "{0} is a folder: name the files in it ({0}/*.wal), or look at all of it with udbctl wal list {0}",
+                file.display()
+            );
+            return Err(Failure::new(Code::Usage, text));
+        }
         let mut failed = None;
         walk::visit(disk, &file, &mut |thing| {
             let one = one(thing, args, output);
@@ -220,7 +227,7 @@ fn what(command: &Command) -> String {
                 format!("transaction {id}: chunk of {} bytes", data.as_bytes().len())
             }
             Action::Commit { id } => format!("transaction {id} commits"),
-            Action::Abort { id, reason } => format!("transaction {id} aborts ({reason:?})"),
+            Action::Abort { id, reason } => format!("transaction {id} aborts ({reason})"),
         },
         Command::Seal(id) => format!("segment {id} ends"),
         Command::Check(c) => format!("segment {} adds up to digest {}", c.segment, c.digest),

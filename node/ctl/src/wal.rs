@@ -1,5 +1,6 @@
 //! `udbctl wal list` and `wal stats`: the segments of a folder, read without touching them, so
-//! that a node may be writing there meanwhile.
+//! that a node may be writing there meanwhile. A list reads every byte: what it calls sealed is
+//! whole. Sums believe the footers.
 
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,11 @@ use unisondb_wal::{SegmentInfo, SegmentState, Survey};
 use crate::cli::FolderArgs;
 use crate::exit::{Code, Failure};
 use crate::output::{Output, or_dash, table};
+
+/// The state of a segment that is not what was written.
+const DAMAGED: &str = "damaged";
+/// The state of one that should lie between others.
+const MISSING: &str = "missing";
 
 /// A path as the platform wants it.
 pub fn absolute(path: &Path) -> Result<PathBuf, Failure> {
@@ -69,36 +75,11 @@ struct Totals {
 
 pub fn list(disk: &dyn Disk, args: &FolderArgs, output: &Output) -> Result<(), Failure> {
     let (folder, survey) = survey(disk, &args.folder)?;
-    let segments = survey
-        .segments
+    let segments: Vec<Row> = rows(disk, &survey);
+    let wrong = segments
         .iter()
-        .map(|s| match &s.found {
-            Ok(info) => Row {
-                segment: s.id,
-                state: info.state.as_str(),
-                lineage: Some(info.header.lineage),
-                first_lsn: Some(info.header.first_lsn),
-                last_lsn: info.last_lsn,
-                first_time: info.last_lsn.map(|_| info.first_stamp),
-                last_time: info.last_lsn.map(|_| info.last_stamp),
-                records: info.records,
-                bytes: info.bytes,
-                problem: s.torn.as_ref().map(ToString::to_string),
-            },
-            Err(why) => Row {
-                segment: s.id,
-                state: "damaged",
-                lineage: None,
-                first_lsn: None,
-                last_lsn: None,
-                first_time: None,
-                last_time: None,
-                records: 0,
-                bytes: s.bytes,
-                problem: Some(why.to_string()),
-            },
-        })
-        .collect();
+        .filter(|s| [DAMAGED, MISSING].contains(&s.state))
+        .count();
     // The node's own: its vote, and room for the next segment.
     let ours = ["raft.state", "next.tmp"];
     let others = survey
@@ -110,14 +91,106 @@ pub fn list(disk: &dyn Disk, args: &FolderArgs, output: &Output) -> Result<(), F
             why: s.why,
         })
         .collect();
-    output.print(
-        &Listing {
-            folder,
-            segments,
-            others,
-        },
-        listing_in_words,
-    )
+    let listing = Listing {
+        folder,
+        segments,
+        others,
+    };
+    if wrong == 0 {
+        return output.print(&listing, listing_in_words);
+    }
+    let text = format!(
+        "{wrong} segment(s) of {} damaged or missing; look for other copies of them, and let udbctl verify prove those",
+        listing.folder.display()
+    );
+    let mut failure = Failure::new(Code::Verification, text);
+    if output.is_json() {
+        if let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(&listing) {
+            failure.more = fields;
+        }
+    } else {
+        output.print(&listing, listing_in_words)?;
+    }
+    Err(failure)
+}
+
+/// A row for each segment: sealed ones are read to their end, unsealed ones have been.
+fn rows(disk: &dyn Disk, survey: &Survey) -> Vec<Row> {
+    let mut rows: Vec<Row> = Vec::new();
+    let mut before: Option<&SegmentInfo> = None;
+    let newest = survey.segments.last().map(|s| s.id);
+    for s in &survey.segments {
+        let info = match &s.found {
+            Ok(info) => info,
+            Err(why) => {
+                rows.push(row_without_facts(s.id, DAMAGED, s.bytes, why.to_string()));
+                before = None;
+                continue;
+            }
+        };
+        rows.extend(before.and_then(|before| missing(before, info)));
+        before = Some(info);
+        let read = match info.state {
+            SegmentState::Sealed => unisondb_wal::verify(disk, &s.path).map(drop),
+            SegmentState::Active | SegmentState::Rolled => Ok(()),
+        };
+        let torn = s.torn.as_ref().map(ToString::to_string);
+        let inside = torn.is_some() && Some(s.id) != newest;
+        rows.push(Row {
+            segment: s.id,
+            state: if read.is_err() || inside {
+                DAMAGED
+            } else {
+                info.state.as_str()
+            },
+            lineage: Some(info.header.lineage),
+            first_lsn: Some(info.header.first_lsn),
+            last_lsn: info.last_lsn,
+            first_time: info.last_lsn.map(|_| info.first_stamp),
+            last_time: info.last_lsn.map(|_| info.last_stamp),
+            records: info.records,
+            bytes: info.bytes,
+            problem: read.err().map(|e| e.to_string()).or(torn),
+        });
+    }
+    rows
+}
+
+/// What is missing between two segments that follow each other in the folder: ids between two
+/// lineages do not exist, so the header of the later one decides.
+fn missing(before: &SegmentInfo, after: &SegmentInfo) -> Option<Row> {
+    let wanted = after.header.predecessor?;
+    if wanted.id <= before.id {
+        return None;
+    }
+    let first = match wanted.lineage == before.header.lineage {
+        true => before.id.next(),
+        false => wanted.id,
+    };
+    let problem = if first == wanted.id {
+        format!("not here; segment {} follows it", after.id)
+    } else {
+        format!(
+            "segments {first} to {} are not here; segment {} follows them",
+            wanted.id, after.id
+        )
+    };
+    Some(row_without_facts(first, MISSING, 0, problem))
+}
+
+fn row_without_facts(segment: SegmentId, state: &'static str, bytes: u64, problem: String) -> Row {
+    Row {
+        segment,
+        state,
+        lineage: None,
+        first_lsn: None,
+        last_lsn: None,
+        first_time: None,
+        last_time: None,
+        records: 0,
+        bytes,
+        problem: Some(problem),
+    }
 }
 
 fn listing_in_words(listing: &Listing) -> String {

@@ -7,12 +7,12 @@
 
 use std::sync::atomic::Ordering;
 
-use unisondb_types::{Action, Op, RowColumns, RowKey, TxId, limits};
+use unisondb_types::{Action, Idempotency, Op, RowColumns, RowKey, TxId, limits};
 
 use crate::Error;
 use crate::engine::{Engine, decode};
 use crate::state::entry;
-use crate::state::rows::RowHeader;
+use crate::state::rows::{IdempotencyRow, RowHeader};
 use crate::state::table;
 use crate::state::view;
 
@@ -31,15 +31,20 @@ pub enum Refusal {
 }
 
 impl Engine {
-    /// Whether an action may be proposed: the limits that only a leader checks, before the log.
+    /// Whether an action may be proposed: the limits that only a leader checks, before the log. A
+    /// request whose key was used before adds nothing: it is let through to its first answer.
     ///
     /// # Errors
     /// [`Refusal`]: nothing was written.
-    pub fn admit(&self, action: &Action) -> Result<(), Refusal> {
+    pub fn admit(&self, action: &Action, key: Option<&Idempotency>) -> Result<(), Refusal> {
         if let Some(reason) = self.stopped() {
             return Err(Refusal::Stopped(reason));
         }
         self.0.counters.ops_received.fetch_add(1, Ordering::Relaxed);
+        // What cannot be read here is for the record's own turn, as below.
+        if key.is_some_and(|key| self.was_used(key).unwrap_or(false)) {
+            return Ok(());
+        }
         match action {
             Action::Begin { .. } => {
                 let open = self.0.memtable.read().position.open_transactions;
@@ -64,6 +69,17 @@ impl Engine {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether applying would find the key used: the same question as there, of the state as it is.
+    fn was_used(&self, idempotency: &Idempotency) -> Result<bool, Error> {
+        let key = table::idempotency(&idempotency.key);
+        let Some(bytes) = view::get(&self.0.memtable, &self.0.store, &key)? else {
+            return Ok(false);
+        };
+        let row: IdempotencyRow = decode(&key, entry::open(&key, &bytes)?.payload)?;
+        let now = self.0.memtable.read().position.stamp;
+        Ok(now.micros_since(row.stamp) <= limits::IDEMPOTENCY_MICROS)
     }
 
     fn admit_stage(&self, id: &TxId, more: usize) -> Result<(), Refusal> {

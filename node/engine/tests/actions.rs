@@ -203,7 +203,7 @@ fn a_transaction_is_invisible_until_its_commit_and_ends_once() {
         };
         assert!(matches!(
             rig.act(misfit).unwrap().1,
-            Outcome::TxMisfit { .. }
+            Outcome::TxMisfit { reason } if reason == "the transaction was begun for put of entries of type kv; a delete of type kv does not fit"
         ));
         let commit = Action::Commit { id: tx(1) };
         let done = Outcome::Committed {

@@ -358,6 +358,13 @@ fn outcomes_keep_their_numbers() {
             text("no"),
         ),
         (10, Outcome::KeyReused, Vec::new()),
+        (
+            11,
+            Outcome::TxTooLarge {
+                reason: "much".to_owned(),
+            },
+            text("much"),
+        ),
     ];
     for (number, outcome, fields) in numbered {
         let bytes = [u32le(number), fields].concat();

@@ -60,14 +60,14 @@ fn a_row_grows_no_further_than_its_limit_and_may_always_shrink() {
         let mut names: Vec<String> = (10..73).map(|n| format!("c{n}")).collect();
         for name in &names {
             let put = wide(&[(name, MIB - name.len())]);
-            rig.engine.admit(&put).unwrap();
+            rig.engine.admit(&put, None).unwrap();
             rig.act(put).unwrap();
         }
         // 63 MiB are there.
         let last = wide(&[("z", MIB - 1)]);
-        rig.engine.admit(&last).unwrap();
+        rig.engine.admit(&last, None).unwrap();
         let more = wide(&[("z", MIB)]);
-        let refused = rig.engine.admit(&more).unwrap_err();
+        let refused = rig.engine.admit(&more, None).unwrap_err();
         assert!(
             matches!(&refused, Refusal::TooLarge(why) if why.contains("67108864")),
             "{refused}"
@@ -81,15 +81,15 @@ fn a_row_grows_no_further_than_its_limit_and_may_always_shrink() {
             },
         };
         assert!(matches!(
-            rig.engine.admit(&staged),
+            rig.engine.admit(&staged, None),
             Err(Refusal::TooLarge(_))
         ));
         // What replaces as much, or less, adds nothing; a retry is such a one.
-        rig.engine.admit(&last).unwrap();
-        rig.engine.admit(&wide(&[("z", 5)])).unwrap();
+        rig.engine.admit(&last, None).unwrap();
+        rig.engine.admit(&wide(&[("z", 5)]), None).unwrap();
         // Applying has no such limit: what is in the log is done.
         rig.act(more).unwrap();
-        rig.engine.admit(&last).unwrap();
+        rig.engine.admit(&last, None).unwrap();
         // What is removed makes room, by the column and by the row.
         let columns = vec![column(&names.pop().unwrap())];
         rig.act(write(vec![Op::RowDeleteColumns {
@@ -97,13 +97,13 @@ fn a_row_grows_no_further_than_its_limit_and_may_always_shrink() {
             columns,
         }]))
         .unwrap();
-        rig.engine.admit(&wide(&[("y", MIB - 2)])).unwrap();
-        assert!(rig.engine.admit(&wide(&[("y", MIB)])).is_err());
+        rig.engine.admit(&wide(&[("y", MIB - 2)]), None).unwrap();
+        assert!(rig.engine.admit(&wide(&[("y", MIB)]), None).is_err());
         rig.act(write(vec![Op::RowDelete { row: row("r") }]))
             .unwrap();
         assert_eq!(rig.engine.row(&row("r"), None).unwrap(), None);
         rig.engine
-            .admit(&wide(&[("y", MIB), ("z", 2 * MIB)]))
+            .admit(&wide(&[("y", MIB), ("z", 2 * MIB)]), None)
             .unwrap();
     });
 }
@@ -190,7 +190,7 @@ fn a_transaction_takes_no_more_than_its_limits_even_of_stages_that_were_admitted
                 .collect(),
         };
         let full = |outcome: &Outcome| match outcome {
-            Outcome::TxMisfit { reason } => {
+            Outcome::TxTooLarge { reason } => {
                 reason.contains("at most 10000 operations and 67108864")
             }
             _ => false,
@@ -198,7 +198,7 @@ fn a_transaction_takes_no_more_than_its_limits_even_of_stages_that_were_admitted
         // All are admitted before the first is applied, as when many are in flight.
         let together = |rig: &mut Rig, stages: Vec<Action>| -> Vec<Outcome> {
             for one in &stages {
-                rig.engine.admit(one).unwrap();
+                rig.engine.admit(one, None).unwrap();
             }
             let applied = stages.into_iter().map(|one| rig.act(one).unwrap().1);
             applied.collect()
@@ -210,7 +210,7 @@ fn a_transaction_takes_no_more_than_its_limits_even_of_stages_that_were_admitted
         assert_eq!(outcomes[0], Outcome::Staged);
         assert!(full(&outcomes[1]), "{:?}", outcomes[1]);
         assert!(matches!(
-            rig.engine.admit(&stage(tx(1), 0..1, 1)),
+            rig.engine.admit(&stage(tx(1), 0..1, 1), None),
             Err(Refusal::TooLarge(_))
         ));
         let (_, outcome) = rig.act(Action::Commit { id: tx(1) }).unwrap();
@@ -235,5 +235,50 @@ fn a_transaction_takes_no_more_than_its_limits_even_of_stages_that_were_admitted
         assert!(open.ops == 63 && open.bytes <= limits::TRANSACTION_BYTES);
         let reason = AbortReason::Client;
         rig.act(Action::Abort { id: tx(2), reason }).unwrap();
+    });
+}
+
+#[test]
+fn a_repeated_request_gets_its_first_answer_though_nothing_more_would_be_admitted() {
+    scenario(|rig| {
+        rig.act(Action::Begin {
+            id: tx(1),
+            operation: TxOperation::Put,
+            entry_type: EntryType::Kv,
+        })
+        .unwrap();
+        let fills = Action::Stage {
+            id: tx(1),
+            ops: (0..limits::ITEMS)
+                .map(|n| Op::KvPut {
+                    key: key(&format!("k{n}")),
+                    value: Value::new("v"),
+                })
+                .collect(),
+        };
+        let used = |name: &'static str, fingerprint| Idempotency {
+            key: IdempotencyKey::new(name).unwrap(),
+            fingerprint: [fingerprint; 16],
+        };
+        let propose = |rig: &mut Rig| {
+            rig.engine.admit(&fills, Some(&used("again", 1))).map(|()| {
+                let command = Command::User {
+                    idempotency: Some(used("again", 1)),
+                    action: fills.clone(),
+                };
+                rig.propose(&command).unwrap()
+            })
+        };
+        let first = propose(rig).unwrap();
+        assert_eq!(first.1, Outcome::Staged);
+        assert_eq!(propose(rig).unwrap(), first);
+        for other in [None, Some(&used("new", 1))] {
+            let refused = rig.engine.admit(&fills, other);
+            assert!(matches!(refused, Err(Refusal::TooLarge(_))), "{refused:?}");
+        }
+        // Another request under the same key is 409 in its own turn.
+        rig.engine.admit(&fills, Some(&used("again", 2))).unwrap();
+        let reason = AbortReason::Client;
+        rig.act(Action::Abort { id: tx(1), reason }).unwrap();
     });
 }

@@ -17,16 +17,17 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use unisondb_api::{ApiError, Miss, Place, Query, Route};
 use unisondb_engine::Engine;
 use unisondb_platform::Clock;
-use unisondb_types::Namespace;
+use unisondb_types::{Namespace, limits};
 
 use crate::envelope::{self, Reply, X_LINEAGE, X_LSN, X_NODE, X_ROLE};
 use crate::host::{Host, State as NamespaceState};
 use crate::metrics::{Missed, Requests, UNROUTED};
 use crate::tokens::Token;
+use crate::wire::Unread;
 use crate::{Peer, Settings, backup, guard, intake, kv, lob, node, outcome, path, position, pull};
 use crate::{row, scan, tx};
 
@@ -53,6 +54,8 @@ pub(crate) struct App {
     pub(crate) requests: Requests,
     pub(crate) missed: Missed,
     pub(crate) heavy: Arc<Semaphore>,
+    /// Bytes of bodies that may be read yet.
+    bodies: Arc<Semaphore>,
     node: HeaderValue,
 }
 
@@ -63,6 +66,8 @@ pub(crate) struct Call<'a> {
     pub(crate) query: Query<'a>,
     /// `None`: no tokens are configured.
     pub(crate) who: Option<&'a Token>,
+    /// Its body's share of what may be in memory, until it is answered.
+    share: OnceLock<OwnedSemaphorePermit>,
 }
 
 /// A request in a namespace.
@@ -91,6 +96,7 @@ impl App {
             requests: Requests::default(),
             missed: Missed::default(),
             heavy: Arc::new(Semaphore::new(HEAVY)),
+            bodies: Arc::new(Semaphore::new(limits::BODIES_BYTES)),
             node,
         }
     }
@@ -103,7 +109,10 @@ impl App {
 async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
     let begun = app.clock().monotonic();
     let (parts, body) = request.into_parts();
-    let (number, mut response) = answer(&app, &parts, body).await;
+    let (number, mut response) = match parts.extensions.get::<Unread>() {
+        Some(Unread(e)) => (UNROUTED, envelope::error(e)),
+        None => answer(&app, &parts, body).await,
+    };
     let headers = response.headers_mut();
     headers.insert(X_NODE, app.node.clone());
     headers.insert(X_ROLE, HeaderValue::from_static(app.host.role()));
@@ -176,6 +185,7 @@ async fn routed(app: &Arc<App>, parts: &Parts, body: Body, route: Route<'_>) -> 
         parts,
         query: Query::new(parts.uri.query()),
         who,
+        share: OnceLock::new(),
     };
     let Route::In(raw, place) = route else {
         let reply = node::answer(&call, route, body).await;
@@ -259,7 +269,10 @@ impl Call<'_> {
 
     /// The whole body.
     pub(crate) async fn body(&self, body: Body) -> Result<bytes::Bytes, ApiError> {
-        intake::body(self.app.clock(), &self.parts.headers, body).await
+        let share = intake::room(&self.app.bodies, &self.parts.headers, &body)?;
+        // Only this request fills its own cell.
+        let _ = self.share.set(share);
+        intake::body(self.app.clock(), body).await
     }
 }
 

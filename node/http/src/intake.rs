@@ -2,15 +2,18 @@
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
+use hyper::body::Body as _;
 use serde::Deserialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use unisondb_api::{ApiError, lenient};
 use unisondb_platform::Clock;
 use unisondb_types::limits;
@@ -21,20 +24,41 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// gets to read the answer.
 const DRAIN: usize = 16 << 20;
 
-/// The whole body.
-pub(crate) async fn body(
-    clock: &dyn Clock,
+/// Makes room for a body before any of it is read: for as much as is announced, or as much as there
+/// may be.
+///
+/// # Errors
+/// 413 to a client that waits with a body that is too long; 429 when too much is in memory.
+pub(crate) fn room(
+    bodies: &Arc<Semaphore>,
     headers: &HeaderMap,
-    body: Body,
-) -> Result<Bytes, ApiError> {
+    body: &Body,
+) -> Result<OwnedSemaphorePermit, ApiError> {
     let announced = headers
         .get(CONTENT_LENGTH)
         .and_then(|v| v.to_str().ok())
-        .and_then(|v| v.parse::<u64>().ok());
-    let waits = headers.contains_key(EXPECT);
-    if waits && announced.is_some_and(|n| n > limits::BODY_BYTES as u64) {
+        .and_then(|v| v.parse::<u64>().ok())
+        .or(body.size_hint().upper());
+    let most = limits::BODY_BYTES as u64;
+    if headers.contains_key(EXPECT) && announced.is_some_and(|n| n > most) {
         return Err(too_long());
     }
+    let wanted = announced.unwrap_or(most).min(most);
+    let wanted = u32::try_from(wanted).expect("a body's limit is far below");
+    let room = bodies.clone().try_acquire_many_owned(wanted);
+    room.map_err(|_| {
+        ApiError::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            format!(
+                "overloaded: requests of {} bytes are being worked on; retry",
+                limits::BODIES_BYTES
+            ),
+        )
+    })
+}
+
+/// The whole body.
+pub(crate) async fn body(clock: &dyn Clock, body: Body) -> Result<Bytes, ApiError> {
     let mut read = pin!(collect(body));
     // Nearly always all is there already, and no timer is wanted.
     let first = std::future::poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await;
@@ -145,7 +169,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use http::HeaderValue;
-    use http::StatusCode;
     use proptest::prelude::*;
     use unisondb_api::body::request::{Batch, BtreeBackup, RowBatch, WalBackup};
 

@@ -39,6 +39,7 @@ mod serve;
 mod settings;
 mod tokens;
 mod tx;
+mod wire;
 mod writing;
 
 pub use dispatch::router;

@@ -27,9 +27,21 @@ pub(crate) fn write(e: WriteError) -> ApiError {
     }
 }
 
+/// What a request asks of a transaction: what a refusal is called depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnTx {
+    /// One more step, or the commit.
+    GoOn(TxId),
+    /// The abort: of what is aborted already it is the same thing done twice.
+    Abort(TxId),
+}
+
 /// A change that the log took and the state refused; `None` if it did what was asked.
-pub(crate) fn refused(outcome: &Outcome, tx: Option<TxId>) -> Option<ApiError> {
-    let tx = || tx.map(|t| t.to_string()).unwrap_or_default();
+pub(crate) fn refused(outcome: &Outcome, on: Option<OnTx>) -> Option<ApiError> {
+    let tx = || match on {
+        Some(OnTx::GoOn(id) | OnTx::Abort(id)) => id.to_string(),
+        None => String::new(),
+    };
     Some(match outcome {
         Outcome::Written { .. }
         | Outcome::Begun(_)
@@ -48,14 +60,19 @@ pub(crate) fn refused(outcome: &Outcome, tx: Option<TxId>) -> Option<ApiError> {
         Outcome::TxFinished { committed: true } => {
             ApiError::conflict(format_args!("transaction already committed: {}", tx()))
         }
-        Outcome::TxFinished { committed: false } => {
+        Outcome::TxFinished { committed: false } if matches!(on, Some(OnTx::Abort(_))) => {
             ApiError::conflict(format_args!("transaction already aborted: {}", tx()))
         }
+        Outcome::TxFinished { committed: false } => ApiError::new(
+            StatusCode::GONE,
+            format!("transaction aborted: {}; begin a new one", tx()),
+        ),
         Outcome::TxExpired => ApiError::new(
             StatusCode::GONE,
             format!("transaction expired: {}; begin a new one", tx()),
         ),
         Outcome::TxMisfit { reason } => ApiError::conflict(reason),
+        Outcome::TxTooLarge { reason } => ApiError::too_large(reason),
         Outcome::KeyReused => {
             ApiError::conflict("this Idempotency-Key was used for another request; use a new one")
         }
@@ -161,6 +178,11 @@ mod tests {
                 "{\"error\":\"the outcome is unknown: timeout; retry with the same Idempotency-Key\",\"unknown\":true}\n",
             ),
         ];
+        let full = Outcome::TxTooLarge {
+            reason: "a transaction has at most 10000 operations".to_owned(),
+        };
+        let full = refused(&full, None).expect("nothing was staged");
+        assert_eq!(full.status().as_u16(), 413);
         for (e, status, body) in cases {
             assert_eq!(e.status().as_u16(), status);
             assert_eq!(String::from_utf8(e.body()).expect("JSON"), body);

@@ -122,9 +122,9 @@ pub(crate) fn check_backup_path(path: &str, named: Named) -> Result<(), ApiError
     match path {
         "" => refuse("it is empty"),
         p if p.chars().any(char::is_control) => refuse("it holds NUL or a control character"),
-        p if p.starts_with('/') || p.contains('\\') || drive => {
-            refuse("it is absolute; a relative one is wanted")
-        }
+        p if p.starts_with('/') => refuse("it is absolute; a relative one is wanted"),
+        p if p.contains('\\') => refuse("it holds a backslash; / stands between its parts"),
+        _ if drive => refuse("it begins with a drive letter; a relative one is wanted"),
         p if p.split('/').any(|part| part == "..") => refuse("it holds '..'"),
         p if p.split('/').any(|part| part.ends_with(char::is_whitespace)) => {
             refuse("a part of it ends in a space")
@@ -218,6 +218,18 @@ mod tests {
             let q = Query::new(Some(&query));
             let _ = (namespace(&raw), key(Some(&raw), q), row_key(None, q), columns(q));
             let _ = (tx(&raw), segment(&raw), check_backup_path(&raw, Named::File));
+        }
+    }
+
+    #[test]
+    fn a_backup_path_is_refused_for_what_is_wrong_with_it() {
+        for (path, why) in [
+            ("a\\b", "it holds a backslash"),
+            ("C:/x", "drive letter"),
+            ("/abs", "it is absolute"),
+        ] {
+            let e = check_backup_path(path, Named::Folder).expect_err(path);
+            assert!(e.message().contains(why), "{}", e.message());
         }
     }
 }

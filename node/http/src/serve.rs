@@ -13,16 +13,25 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
-use http::{Method, Request};
+use http::header::CONNECTION;
+use http::{HeaderValue, Method, Request};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tower::Service;
+
+use crate::wire::{self, Turns, Unread, Wire};
+
+/// How long the last word on a connection may take.
+const TELLING: Duration = Duration::from_secs(2);
+/// How much is read and thrown away behind it.
+const TELLING_BYTES: u64 = 16 << 20;
 
 /// Bounds on connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,36 +169,97 @@ async fn greet(
 }
 
 async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: S,
+    mut stream: S,
     peer: SocketAddr,
     serving: &Serving,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let service = hyper::service::service_fn(|mut request: Request<Incoming>| {
-        if request.method() == Method::POST {
-            request.extensions_mut().insert(Peer(peer));
-        }
-        let mut router = serving.router.clone();
-        async move {
-            let answer: Result<Response, Infallible> = router.call(request.map(Body::new)).await;
-            answer
-        }
-    });
-    let mut connection = pin!(
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(serving.bounds.header)
-            .serve_connection(TokioIo::new(stream), service)
-    );
-    let ended = tokio::select! {
-        biased;
-        ended = connection.as_mut() => ended,
-        () = stop_is_wanted(&mut stopping) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let turns = Turns::default();
+    let ended = {
+        let service = hyper::service::service_fn(|mut request: Request<Incoming>| {
+            turns.asked();
+            if request.method() == Method::POST {
+                request.extensions_mut().insert(Peer(peer));
+            }
+            let unread = wire::too_wide(&request);
+            let refused = unread.is_some();
+            if let Some(unread) = unread {
+                request.extensions_mut().insert(unread);
+            }
+            let mut router = serving.router.clone();
+            let turns = &turns;
+            async move {
+                let answer: Result<Response, Infallible> =
+                    router.call(request.map(Body::new)).await;
+                answer.map(|mut answer| {
+                    if refused {
+                        let close = HeaderValue::from_static("close");
+                        answer.headers_mut().insert(CONNECTION, close);
+                    }
+                    answer.map(|body| turns.watch(body))
+                })
+            }
+        });
+        let wire = Wire::new(&mut stream, turns.clone());
+        let mut connection = pin!(
+            http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(serving.bounds.header)
+                .max_buf_size(wire::HEAD_BYTES)
+                .max_headers(wire::HEADERS)
+                .serve_connection(TokioIo::new(wire), service)
+        );
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => ended,
+            () = stop_is_wanted(&mut stopping) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
         }
     };
-    if let Err(e) = ended {
-        tracing::debug!(%peer, error = %e, "a connection broke off");
+    let Err(e) = ended else {
+        return;
+    };
+    tracing::debug!(%peer, error = %e, "a connection broke off");
+    if let Some(unread) = turns.unread(&e, serving.bounds.header.as_secs()) {
+        let told = tell(&mut stream, &serving.router, Unread(unread));
+        // A client that goes away, or takes nothing, hears nothing.
+        let _ = tokio::time::timeout(TELLING, told).await;
     }
+}
+
+/// Answers what was no request, as the last thing on its connection.
+async fn tell<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    router: &Router,
+    unread: Unread,
+) -> std::io::Result<()> {
+    let mut request = Request::new(Body::empty());
+    request.extensions_mut().insert(unread);
+    let answer: Result<Response, Infallible> = router.clone().call(request).await;
+    let Ok(answer) = answer;
+    let (head, body) = answer.into_parts();
+    let body = body.collect().await.map_err(std::io::Error::other)?;
+    let body = body.to_bytes();
+    let mut bytes = format!("HTTP/1.1 {}\r\n", head.status).into_bytes();
+    for (name, value) in &head.headers {
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    let last = format!(
+        "content-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    bytes.extend_from_slice(last.as_bytes());
+    bytes.extend_from_slice(&body);
+    stream.write_all(&bytes).await?;
+    stream.shutdown().await?;
+    // What the client still sends is read and thrown away: closed over it, the connection would be
+    // reset, and the answer lost.
+    let mut rest = stream.take(TELLING_BYTES);
+    tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
+    Ok(())
 }

@@ -11,7 +11,8 @@ use unisondb_types::{AbortReason, Action, EntryType, Key, Op, Outcome, TxId, TxO
 use crate::dispatch::{Absent, Inside};
 use crate::envelope::{self, Reply};
 use crate::kv::{self, missing};
-use crate::{intake, outcome, path, reading, row, writing};
+use crate::outcome::{self, OnTx};
+use crate::{intake, path, reading, row, writing};
 
 /// POST `/tx/begin`.
 pub(crate) async fn begin(at: &Inside<'_>, body: Body) -> Reply {
@@ -74,10 +75,12 @@ pub(crate) async fn step(at: &Inside<'_>, raw: &str, step: TxStep, body: Body) -
     let body = at.call.body(body).await?;
     let action = match step {
         TxStep::Commit => return commit(at, id).await,
-        TxStep::Abort => Action::Abort {
-            id,
-            reason: AbortReason::Client,
-        },
+        TxStep::Abort => {
+            let reason = AbortReason::Client;
+            let abort = Action::Abort { id, reason };
+            let written = writing::submit(at, abort, Some(OnTx::Abort(id))).await?;
+            return Ok(writing::done(written.lsn));
+        }
         TxStep::Lob => {
             let key = path::key(None, at.call.query)?;
             match standing(at, id).await?.operation {
@@ -109,12 +112,12 @@ pub(crate) async fn step(at: &Inside<'_>, raw: &str, step: TxStep, body: Body) -
             Action::Stage { id, ops: vec![op] }
         }
     };
-    let written = writing::submit(at, action, Some(id)).await?;
+    let written = writing::submit(at, action, Some(OnTx::GoOn(id))).await?;
     Ok(writing::done(written.lsn))
 }
 
 async fn commit(at: &Inside<'_>, id: TxId) -> Reply {
-    let written = writing::submit(at, Action::Commit { id }, Some(id)).await?;
+    let written = writing::submit(at, Action::Commit { id }, Some(OnTx::GoOn(id))).await?;
     let checksum = match written.outcome {
         Outcome::Committed { checksum, .. } => checksum,
         _ => None,
@@ -210,5 +213,5 @@ async fn standing(at: &Inside<'_>, id: TxId) -> Result<TxInfo, ApiError> {
         TxStatus::Expired => Outcome::TxExpired,
         TxStatus::Unknown => Outcome::TxUnknown,
     };
-    Err(outcome::refused(&refused, Some(id)).expect("none of these is a success"))
+    Err(outcome::refused(&refused, Some(OnTx::GoOn(id))).expect("none of these is a success"))
 }

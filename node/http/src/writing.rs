@@ -11,7 +11,7 @@ use unisondb_types::{
 
 use crate::dispatch::{Absent, Inside};
 use crate::envelope::{self, Reply};
-use crate::outcome;
+use crate::outcome::{self, OnTx};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -108,12 +108,12 @@ fn idempotency(headers: &HeaderMap, action: &Action) -> Result<Option<Idempotenc
 pub(crate) async fn submit(
     at: &Inside<'_>,
     action: Action,
-    tx: Option<TxId>,
+    on: Option<OnTx>,
 ) -> Result<Written, ApiError> {
     let idempotency = idempotency(&at.call.parts.headers, &action)?;
     // Last: a request that is refused anyway makes no namespace. A transaction cannot be in one
     // that is not there.
-    at.open(if tx.is_some() {
+    at.open(if on.is_some() {
         Absent::Refuse
     } else {
         Absent::Create
@@ -124,7 +124,7 @@ pub(crate) async fn submit(
         .write(&at.namespace, action, idempotency)
         .await
         .map_err(outcome::write)?;
-    match outcome::refused(&written.outcome, tx) {
+    match outcome::refused(&written.outcome, on) {
         Some(e) => Err(e),
         None => Ok(written),
     }

@@ -12,6 +12,7 @@ use unisondb_http::{HostError, Standing, State};
 use unisondb_types::Namespace;
 
 use crate::writer::Lane;
+use crate::writer::queued::Queued;
 
 /// What an opening came to; nothing while it is under way.
 pub(crate) type Outcome = Option<Result<Engine, HostError>>;
@@ -62,6 +63,7 @@ pub(crate) struct Namespaces {
     slots: RwLock<BTreeMap<Namespace, Slot>>,
     /// The one namespace of the flat layout, while its name is not known: answers to any name.
     unnamed: RwLock<Option<Slot>>,
+    queued: Queued,
 }
 
 impl Namespaces {
@@ -106,6 +108,11 @@ impl Namespaces {
             Slot::Open(_) => false,
         };
         self.unnamed.read().is_some() || self.slots.read().values().any(unopened)
+    }
+
+    /// What waits for their logs.
+    pub(crate) fn queued(&self) -> &Queued {
+        &self.queued
     }
 
     /// Those that are open.

@@ -229,6 +229,36 @@ pub enum AbortReason {
     Lineage,
 }
 
+impl std::fmt::Display for TxOperation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            TxOperation::Put => "put",
+            TxOperation::Update => "update",
+            TxOperation::Delete => "delete",
+        })
+    }
+}
+
+impl std::fmt::Display for EntryType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            EntryType::Kv => "kv",
+            EntryType::Row => "row",
+            EntryType::Lob => "lob",
+        })
+    }
+}
+
+impl std::fmt::Display for AbortReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            AbortReason::Client => "the client asked",
+            AbortReason::Expired => "idle or open for too long",
+            AbortReason::Lineage => "a new lineage began",
+        })
+    }
+}
+
 /// What applying an action gave; remembered under its idempotency key and given again.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Outcome {
@@ -257,18 +287,23 @@ pub enum Outcome {
     Aborted,
     /// No such transaction here: 404.
     TxUnknown,
-    /// Already committed or aborted by the client: 409. `true` if committed.
+    /// Already committed: 409; or aborted by the client: 410, for another abort 409.
     TxFinished {
         /// Committed, or aborted.
         committed: bool,
     },
     /// Aborted by the server, expired or overtaken by a restore: 410.
     TxExpired,
-    /// The operation does not fit the transaction (kind, key or limit): 409, transaction unchanged.
+    /// The operation does not fit the transaction (kind or key): 409, transaction unchanged.
     TxMisfit {
         /// In words.
         reason: String,
     },
     /// The idempotency key was used before for another request: 409.
     KeyReused,
+    /// The transaction would pass one of its limits: 413, transaction unchanged.
+    TxTooLarge {
+        /// The limit, in words.
+        reason: String,
+    },
 }

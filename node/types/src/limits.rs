@@ -37,6 +37,12 @@ pub const SEGMENT_MIN_BYTES: u64 = 4 << 10;
 pub const SEGMENT_MAX_BYTES: u64 = 4 << 30;
 /// Proposals that may wait for the log of one namespace; more are answered 503.
 pub const PROPOSALS: usize = 4_096;
+/// Bytes of proposals that may wait for the logs of a node, all namespaces together; more are
+/// answered 429.
+pub const PROPOSAL_BYTES: usize = 128 << 20;
+/// Bytes of request bodies that a node has in memory at once, those still being read counted as
+/// announced; more are answered 429 before they are read. What waits for the log counts there too.
+pub const BODIES_BYTES: usize = 128 << 20;
 /// Most entries on one page of a scan.
 pub const PAGE_ITEMS: usize = 10_000;
 /// Most value bytes on one page of a scan (one entry always fits).

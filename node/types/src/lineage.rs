@@ -86,6 +86,19 @@ pub enum Target {
     BeforeTime(Stamp),
 }
 
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Target::Latest => f.write_str("the last record there is"),
+            Target::Immediate => f.write_str("the snapshot itself"),
+            Target::Lsn(lsn) => write!(f, "LSN {lsn}"),
+            Target::BeforeLsn(lsn) => write!(f, "just before LSN {lsn}"),
+            Target::Time(time) => write!(f, "{time}"),
+            Target::BeforeTime(time) => write!(f, "just before {time}"),
+        }
+    }
+}
+
 impl LineageRecord {
     /// Whether the history of this lineage holds position `lsn` of `lineage`: its own, or that of
     /// an ancestor at or below the fork.
@@ -113,6 +126,34 @@ impl Target {
             Target::BeforeLsn(n) => lsn < n,
             Target::Time(t) => stamp <= t,
             Target::BeforeTime(t) => stamp < t,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AbortReason, EntryType, TxOperation};
+
+    #[test]
+    fn what_operators_read_is_in_words_and_never_in_rust() {
+        let time = Stamp::from_micros(1_736_346_600_000_000);
+        let all: [(&dyn std::fmt::Display, &str); 12] = [
+            (&Target::Latest, "the last record there is"),
+            (&Target::Immediate, "the snapshot itself"),
+            (&Target::Lsn(Lsn::new(7)), "LSN 7"),
+            (&Target::BeforeLsn(Lsn::new(7)), "just before LSN 7"),
+            (&Target::Time(time), &time.to_string()),
+            (&Target::BeforeTime(time), &format!("just before {time}")),
+            (&TxOperation::Put, "put"),
+            (&TxOperation::Delete, "delete"),
+            (&EntryType::Kv, "kv"),
+            (&EntryType::Lob, "lob"),
+            (&AbortReason::Client, "the client asked"),
+            (&AbortReason::Expired, "idle or open for too long"),
+        ];
+        for (value, words) in all {
+            assert_eq!(value.to_string(), words);
         }
     }
 }

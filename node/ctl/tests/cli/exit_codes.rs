@@ -245,3 +245,60 @@ fn what_is_not_what_it_must_be_is_6() {
     let (code, answer) = json(&["verify", text(&snapshot)]);
     assert_eq!(code, 6, "{answer}");
 }
+
+#[test]
+fn a_list_shows_what_is_damaged_and_what_is_missing_and_ends_with_6() {
+    let fixture = Fixture::new();
+    let wal = fixture.path("backups/wal");
+    let segment = fixture.path("backups/wal/000000003.wal");
+    let states = || -> (i32, Vec<String>) {
+        let (code, answer) = json(&["wal", "list", text(&wal)]);
+        let rows = answer["segments"].as_array().unwrap();
+        let row = |r: &serde_json::Value| format!("{} {}", r["segment"], r["state"]);
+        (code, rows.iter().map(row).collect())
+    };
+    assert_eq!(states().0, 0);
+    let good = fs::read(&segment).unwrap();
+    let mut bytes = good.clone();
+    bytes[700] ^= 1;
+    fs::write(&segment, bytes).unwrap();
+    let (code, found) = states();
+    let shown = |state: &str| format!("3 \"{state}\"");
+    assert!(code == 6 && found[2] == shown("damaged"), "{found:?}");
+    fs::remove_file(&segment).unwrap();
+    let (code, found) = states();
+    assert!(code == 6 && found[2] == shown("missing"), "{found:?}");
+    // Shown, not only counted.
+    let out = udbctl(&["wal", "list", text(&wal)]);
+    assert_eq!(out.status.code(), Some(6));
+    assert!(String::from_utf8_lossy(&out.stdout).contains("not here; segment 4 follows it"));
+    // What lies before the oldest is nobody's loss.
+    fs::remove_file(fixture.path("backups/wal/000000001.wal")).unwrap();
+    fs::write(&segment, good).unwrap();
+    assert_eq!(states().0, 0);
+}
+
+#[test]
+fn a_file_named_by_hand_that_is_nothing_of_ours_is_6_and_says_why() {
+    let fixture = Fixture::new();
+    let why = |name: &str, bytes: &[u8]| {
+        let file = fixture.path(name);
+        fs::write(&file, bytes).unwrap();
+        let (code, answer) = json(&["verify", text(&file)]);
+        assert_eq!(code, 6, "{answer}");
+        answer["problems"][0]["why"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(why("empty.db", b""), "it is empty (0 bytes)");
+    assert!(why("notes.txt", b"hello").starts_with("it is not ours"));
+    // Beside good ones it is told too; checksums, which `*` names as well, are passed over.
+    let wal = fixture.path("backups/wal");
+    let (code, _) = json(&["verify", text(&wal), text(&fixture.path("notes.txt"))]);
+    assert_eq!(code, 6);
+    let sum = fixture.path("backups/wal/x.sha256");
+    fs::write(&sum, "00  x").unwrap();
+    assert_eq!(json(&["verify", text(&wal), text(&sum)]).0, 0);
+    // A folder is no segment.
+    let (code, answer) = json(&["wal", "inspect", text(&wal)]);
+    let error = answer["error"].as_str().unwrap();
+    assert!(code == 2 && error.contains("udbctl wal list"), "{error}");
+}

@@ -235,7 +235,10 @@ fn without(
     header
         .lose(name, value_bytes)
         .ok_or_else(|| Error::Damaged {
-            what: format!("row {row:?}"),
-            why: format!("its header leaves no room for its column {name:?}"),
+            what: format!("row \"{}\"", row.as_bytes().escape_ascii()),
+            why: format!(
+                "its header leaves no room for its column \"{}\"",
+                name.as_bytes().escape_ascii()
+            ),
         })
 }

@@ -42,13 +42,14 @@ impl Draft<'_> {
             return self.not_open(id);
         };
         if let Some(op) = ops.iter().find(|op| !fits(op, &row)) {
+            let (entry_type, deletes) = kind(op);
+            let doing = if deletes { "a delete" } else { "a put" };
             let reason = format!(
-                "the transaction is for {:?} of {:?}; {op:?} does not fit",
+                "the transaction was begun for {} of entries of type {}; {doing} of type \
+                 {entry_type} does not fit",
                 row.operation, row.entry_type
             );
-            return Ok(Outcome::TxMisfit {
-                reason: reason.chars().take(200).collect(),
-            });
+            return Ok(Outcome::TxMisfit { reason });
         }
         let staged = codec::encode(&StagedOps(ops.clone()));
         row.ops += ops.len() as u64;
@@ -60,7 +61,7 @@ impl Draft<'_> {
                 limits::ITEMS,
                 limits::TRANSACTION_BYTES
             );
-            return Ok(Outcome::TxMisfit { reason });
+            return Ok(Outcome::TxTooLarge { reason });
         }
         row.touched = self.stamp;
         self.put(table::tx_op(id, self.lsn), &staged)?;
@@ -211,12 +212,17 @@ impl Draft<'_> {
 
 /// Whether an operation is of the kind that the transaction was opened for.
 fn fits(op: &Op, row: &TxRow) -> bool {
-    let (entry_type, deletes) = match op {
+    let (entry_type, deletes) = kind(op);
+    entry_type == row.entry_type && deletes == (row.operation == TxOperation::Delete)
+}
+
+/// Of what an operation is, and whether it deletes.
+fn kind(op: &Op) -> (EntryType, bool) {
+    match op {
         Op::KvPut { .. } => (EntryType::Kv, false),
         Op::KvDelete { .. } => (EntryType::Kv, true),
         Op::RowPut { .. } => (EntryType::Row, false),
         Op::RowDelete { .. } | Op::RowDeleteColumns { .. } => (EntryType::Row, true),
         Op::LobDelete { .. } => (EntryType::Lob, true),
-    };
-    entry_type == row.entry_type && deletes == (row.operation == TxOperation::Delete)
+    }
 }

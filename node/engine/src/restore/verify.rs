@@ -10,7 +10,7 @@ mod check;
 use std::path::PathBuf;
 
 use serde::Serialize;
-use unisondb_platform::Disk;
+use unisondb_platform::{Disk, EntryKind};
 use unisondb_types::{Chain, Digest, LineageId, Lsn, Namespace, SegmentId, Stamp};
 
 use self::check::{Check, ReadSegment};
@@ -116,7 +116,8 @@ pub enum Wrong {
     Swapped,
     /// A file is not what was written.
     Altered,
-    /// A file is of another namespace, cluster or history than the others beside it.
+    /// A file is of another namespace, cluster or history than the others beside it; or it was
+    /// named by itself, and is nothing of ours.
     Foreign,
     /// Two files claim to be the same and are not.
     Differs,
@@ -137,10 +138,19 @@ pub fn verify(
         .map(|r| (r.clone(), Want::Everything))
         .collect();
     let catalog = Catalog::of(disk, &roots, watch)?;
-    if catalog.segments.is_empty() && catalog.snapshots.is_empty() && catalog.unusable.is_empty() {
+    let mut check = Check::default();
+    for (root, _) in &roots {
+        if let Some((kind, why)) = no_backup(disk, root, &catalog) {
+            check.wrong(kind, Some(root.display().to_string()), why);
+        }
+    }
+    if catalog.segments.is_empty()
+        && catalog.snapshots.is_empty()
+        && catalog.unusable.is_empty()
+        && check.problems.is_empty()
+    {
         return Err(RestoreError::Nothing);
     }
-    let mut check = Check::default();
     for bad in catalog.unusable {
         check.wrong(Wrong::Altered, Some(bad.place), bad.why);
     }
@@ -159,5 +169,24 @@ pub fn verify(
         problems: check.problems,
         notes: check.notes,
         others: catalog.others.len(),
+    })
+}
+
+/// What is wrong with a file that was named by itself and holds nothing of ours. In a folder it is
+/// passed over; so are, everywhere, the checksums that lie beside backups (`*` names them too).
+fn no_backup(disk: &dyn Disk, root: &PathBuf, catalog: &Catalog) -> Option<(Wrong, String)> {
+    let meta = disk.meta(root).ok()?;
+    let ours = catalog.segments.iter().any(|s| s.place.file == *root)
+        || catalog.snapshots.iter().any(|s| s.place.file == *root);
+    let side = root.extension().is_some_and(|e| e == "sha256");
+    if meta.kind == EntryKind::Folder || ours || side || !catalog.others.contains(root) {
+        return None;
+    }
+    Some(match meta.len {
+        0 => (Wrong::Altered, "it is empty (0 bytes)".to_owned()),
+        n => {
+            let why = format!("it is not ours: {n} bytes, neither a segment nor a snapshot");
+            (Wrong::Foreign, why)
+        }
     })
 }

@@ -68,9 +68,23 @@ impl Plan {
     }
 }
 
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Action::Create => "make a new namespace",
+            Action::GoOn => "go on",
+            Action::Rebuild => "make the state again from the whole log",
+            Action::Adopt => "take the snapshot as the state and go on in the same lineage",
+            Action::Restore(target) => return write!(f, "restore to {target}"),
+            Action::FinishRestore => "finish the restore that was under way",
+            Action::ReadOnly => "serve the state up to a hole in the log, read-only",
+        })
+    }
+}
+
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {:?}", self.namespace, self.action)?;
+        write!(f, "{}: {}", self.namespace, self.action)?;
         if let (Some(first), Some(last)) = (self.keep.first(), self.keep.last()) {
             write!(f, ", segments {first} to {last}")?;
         }
@@ -216,7 +230,7 @@ pub(super) fn decide(
             return Ok(plan);
         }
         let text = format!(
-            "a restore to {:?} was under way; it is given up for this one",
+            "a restore to {} was under way; it is given up for this one",
             Target::from(restoring.target)
         );
         plan.notes.push(note("recovery", "restarted", text, false));
@@ -303,7 +317,7 @@ fn restored(
     };
     if beyond {
         return Err(StartError::Refused(format!(
-            "the state stands at LSN {at} ({}), which is beyond the target {:?}: use an earlier snapshot",
+            "the state stands at LSN {at} ({}), which is beyond the target ({}): use an earlier snapshot",
             state.position.stamp,
             target.expect("beyond a target")
         )));
@@ -380,7 +394,7 @@ fn goes_on(found: &Findings, restoring: &Restoring, target: Option<Target>) -> b
 fn ignored(notes: &mut Vec<Note>, target: Option<Target>) {
     if let Some(target) = target {
         let text = format!(
-            "the recovery target {target:?} is ignored: this folder is not a restored one. To go back, stop, replace db/ by a snapshot and start with the target again"
+            "the recovery target ({target}) is ignored: this folder is not a restored one. To go back, stop, replace db/ by a snapshot and start with the target again"
         );
         notes.push(note("ignored", "recovery-target", text, false));
     }

@@ -127,7 +127,7 @@ fn replay_to_target(
     ground.make_durable(&plan.keep)?;
     let (wal, recovery) = ground.open_wal(at, CutBytes::KeepAside)?;
     if let Some(cut) = &recovery.cut {
-        tracing::warn!(namespace = %ground.namespace, segment = %cut.segment, offset = cut.offset, why = cut.why, kept = ?cut.kept, "the last segment is torn: the log ends at its last whole record");
+        tracing::warn!(namespace = %ground.namespace, segment = %cut.segment, offset = cut.offset, why = cut.why, kept = cut.kept.as_ref().map(|p| tracing::field::display(p.display())), "the last segment is torn: the log ends at its last whole record");
     }
     if wal.first() > at.next() {
         return Err(StartError::Refused(format!(
@@ -185,7 +185,7 @@ fn note_reached(reached: &Reached, target: Target, notes: &mut Vec<Note>) {
         };
     if short {
         let text = format!(
-            "the log ends before the target: reached LSN {} ({}), asked for {target:?}; segments after that are missing",
+            "the log ends before the target: reached LSN {} ({}), asked for {target}; segments after that are missing",
             p.lsn, p.stamp
         );
         tracing::error!("{text}");

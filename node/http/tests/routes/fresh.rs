@@ -87,3 +87,75 @@ async fn a_namespace_that_starts_is_waited_for_and_then_503() {
     let e = rig.get("/api/v1/users/kv/k").await;
     assert!(e.is(503).error().contains("database file is corrupted"));
 }
+
+#[tokio::test]
+async fn fields_that_are_null_are_left_out_and_unknown_ones_ignored_on_every_write() {
+    let rig = Rig::new();
+    for (method, target, body) in [
+        ("PUT", "/kv/a", r#"{"value":"","ttl":7,"x":null}"#),
+        (
+            "POST",
+            "/kv/batch",
+            r#"{"operation":"put","items":[{"key":"a","value":"","n":1}],"keys":null,"x":{}}"#,
+        ),
+        (
+            "POST",
+            "/kv/batch",
+            r#"{"operation":"delete","keys":["a"],"items":null}"#,
+        ),
+        (
+            "PUT",
+            "/row/r",
+            r#"{"columns":{"c":""},"rowKey":null,"x":[]}"#,
+        ),
+        (
+            "POST",
+            "/row/batch",
+            r#"{"operation":"put","rows":[{"rowKey":"r","columns":{"c":""},"x":1}],"x":1}"#,
+        ),
+        (
+            "POST",
+            "/tx/begin",
+            r#"{"operation":"put","entryType":"kv","timeout":null}"#,
+        ),
+        (
+            "POST",
+            "/wal/backup",
+            r#"{"afterSegmentId":null,"backupDir":"x","seal":null,"x":1}"#,
+        ),
+        (
+            "POST",
+            "/btree/backup",
+            r#"{"path":"s.db","compress":null}"#,
+        ),
+    ] {
+        let target = format!("/api/v1/users{target}");
+        rig.send(method, &target, &[], body).await.is(200);
+    }
+}
+
+#[tokio::test]
+async fn every_route_refuses_other_methods_in_json_and_names_its_own() {
+    let rig = Rig::new();
+    for (target, allowed) in [
+        ("/health", "GET"),
+        ("/metrics", "GET"),
+        ("/api/v1/namespaces", "POST"),
+        ("/api/v1/users/kv/a", "PUT"),
+        ("/api/v1/users/kv/batch", "POST"),
+        ("/api/v1/users/row/r", "DELETE"),
+        ("/api/v1/users/lob/o", "GET"),
+        ("/api/v1/users/tx/begin", "POST"),
+        ("/api/v1/users/wal/backup", "POST"),
+        ("/api/v1/users/wal/segments", "GET"),
+        ("/api/v1/users/btree/snapshot", "GET"),
+        ("/api/v1/users/offset", "GET"),
+        ("/api/v1/users/digest", "GET"),
+    ] {
+        let answer = rig.send("PATCH", target, &[], "").await;
+        answer.is(405);
+        let allow = answer.header("allow");
+        assert!(allow.split(", ").any(|m| m == allowed), "{target}: {allow}");
+        assert!(answer.error().contains(allow), "{target}");
+    }
+}

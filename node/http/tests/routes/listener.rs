@@ -164,10 +164,77 @@ async fn raw_requests_are_answered_as_curl_sends_them() {
     assert!(rest.starts_with("HTTP/1.1 200 OK\r\n"), "{rest}");
     // Bytes that are no HTTP do not disturb anybody.
     let answer = talk(&at, "\u{1}\u{2}\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    stop.send(()).unwrap();
+    task.await.unwrap();
+}
+
+/// Takes an answer apart: its status, and the field `error` of its one line.
+fn refusal(answer: &str) -> (u16, String) {
+    let (head, body) = answer.split_once("\r\n\r\n").expect(answer);
+    let status = head.split(' ').nth(1).expect(answer).parse().unwrap();
     assert!(
-        answer.is_empty() || answer.starts_with("HTTP/1.1 400"),
-        "{answer}"
+        head.contains("content-type: application/json\r\n")
+            && head.contains("x-unison-node: node-1\r\n")
+            && head.contains("x-unison-role: leader\r\n")
+            && head.contains("connection: close"),
+        "{head}"
     );
+    let line = body.strip_suffix('\n').expect("it ends in a newline");
+    assert!(!line.contains('\n'), "{body}");
+    let json: serde_json::Value = serde_json::from_str(line).unwrap();
+    assert!(head.contains(&format!("content-length: {}", body.len())));
+    (status, json["error"].as_str().expect(answer).to_owned())
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_as_a_request_is_answered_in_one_line_of_json_too() {
+    let rig = Rig::new();
+    let (at, stop, task) = listen(&rig, Connections::default()).await;
+    let host = "Host: localhost\r\n";
+    let good = format!("GET /livez HTTP/1.1\r\n{host}\r\n");
+    let many: String = (0..200).map(|n| format!("a{n}: b\r\n")).collect();
+    let long = "a".repeat(70_000);
+    let wide = "b".repeat(500_000);
+    let lengths = "Content-Length: 1\r\nContent-Length: 2\r\n";
+    let cases = [
+        ("GET\r\n\r\n".to_owned(), 400, "cannot be read"),
+        ("GET / HTTP/9.9\r\n\r\n".to_owned(), 400, "cannot be read"),
+        ("\u{16}\u{3}\u{1}\u{2}\r\n\r\n".to_owned(), 400, "like TLS"),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), 400, "cannot"),
+        (
+            format!("PUT /api/v1/users/kv/k HTTP/1.1\r\n{host}{lengths}\r\nab"),
+            400,
+            "content-length",
+        ),
+        (format!("GET /{long} HTTP/1.1\r\n{host}\r\n"), 414, "65534"),
+        (
+            format!("GET / HTTP/1.1\r\n{host}{many}\r\n"),
+            431,
+            "100 headers",
+        ),
+        (
+            format!("GET / HTTP/1.1\r\nx: {wide}\r\n\r\n"),
+            431,
+            "409600 bytes",
+        ),
+    ];
+    for (bytes, status, text) in &cases {
+        let shown = &bytes[..bytes.len().min(40)];
+        let (found, error) = refusal(&talk(&at, bytes).await);
+        assert_eq!(found, *status, "{shown}: {error}");
+        assert!(error.contains(text), "{shown}: {error}");
+        // Behind a good one on the same connection, too.
+        let mut stream = TcpStream::connect(&at).await.unwrap();
+        stream.write_all(good.as_bytes()).await.unwrap();
+        let mut first = [0; 1024];
+        let n = stream.read(&mut first).await.unwrap();
+        assert!(first[..n].ends_with(b"}\n"));
+        stream.write_all(bytes.as_bytes()).await.unwrap();
+        let mut rest = String::new();
+        stream.read_to_string(&mut rest).await.unwrap();
+        assert_eq!(refusal(&rest).0, *status, "{shown}");
+    }
     stop.send(()).unwrap();
     task.await.unwrap();
 }
@@ -203,6 +270,16 @@ async fn a_client_that_sends_no_head_is_cut_off() {
     let mut rest = Vec::new();
     let ended = tokio::time::timeout(Duration::from_secs(5), slow.read_to_end(&mut rest)).await;
     ended.expect("closed by the node").unwrap();
+    let (status, error) = refusal(&String::from_utf8(rest).unwrap());
+    assert!(status == 408 && error.contains("did not come"), "{error}");
+    // One that waits between requests is closed without a word.
+    let mut idle = TcpStream::connect(&at).await.unwrap();
+    let request = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    idle.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    idle.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("}\n"));
+    assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
     stop.send(()).unwrap();
     task.await.unwrap();
 }

@@ -442,7 +442,7 @@ impl Writer for FakeWriter {
             self.refusal(false)?;
             let (lsn, outcome) = self.with(namespace, |open| {
                 open.engine
-                    .admit(&action)
+                    .admit(&action, idempotency.as_ref())
                     .map_err(|e| WriteError::TooLarge(e.to_string()))?;
                 Ok::<_, WriteError>(open.run(&Command::User {
                     idempotency,

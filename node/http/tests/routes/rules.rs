@@ -235,3 +235,41 @@ proptest! {
         prop_assert!(answer.status.as_u16() < 500, "{method} {path}: {answer:?}");
     }
 }
+
+#[tokio::test]
+async fn bodies_past_what_may_be_in_memory_are_refused_unread_and_all_room_comes_back() {
+    use axum::body::Body;
+    use tower::ServiceExt;
+    use unisondb_types::limits;
+    let rig = Rig::new();
+    let endless = || {
+        let request = http::Request::put("/api/v1/users/kv/k")
+            .header("host", "localhost")
+            .body(Body::from_stream(futures_util::stream::pending::<
+                Result<bytes::Bytes, std::io::Error>,
+            >()));
+        rig.router.clone().oneshot(request.unwrap())
+    };
+    for _ in 0..2 {
+        // None says how long it is: each may have all that a body may.
+        let mut clients = Vec::new();
+        for _ in 0..limits::BODIES_BYTES / limits::BODY_BYTES {
+            let mut client = Box::pin(endless());
+            let mut look = std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(client.as_mut().poll(&mut look).is_pending());
+            clients.push(client);
+        }
+        let refused = endless().await.unwrap();
+        assert_eq!(refused.status(), 429);
+        assert!(refused.headers().contains_key("retry-after"));
+        let answer = rig.put("/api/v1/users/kv/a", r#"{"value":""}"#).await;
+        assert!(answer.is(429).error().starts_with("overloaded"));
+        assert_eq!(answer.header("retry-after"), "1");
+        // Without a body nothing is wanted.
+        rig.get("/livez").await.is(200);
+        // One client goes away: there is room for as much.
+        drop(clients.pop());
+        let answer = rig.put("/api/v1/users/kv/a", r#"{"value":""}"#).await;
+        answer.is(200);
+    }
+}

@@ -132,6 +132,68 @@ async fn aborted_unknown_and_misfit_steps_have_their_statuses() {
     }
 }
 
+/// What each way of ending makes of everything that can be asked afterwards.
+#[tokio::test]
+async fn every_step_and_end_of_a_transaction_that_has_ended_has_its_status() {
+    use unisondb_http::Host;
+    use unisondb_types::{AbortReason, Action};
+    let rig = Rig::new();
+    let asked: [(&str, &str, &str); 7] = [
+        ("kv", "kv", r#"{"key":"a","value":""}"#),
+        ("kv", "kv?key=a", r#"{"value":""}"#),
+        ("row", "row", r#"{"rowKey":"r","columns":{"a":""}}"#),
+        ("lob", "lob?key=o", "chunk"),
+        ("kv", "commit", ""),
+        ("lob", "commit", ""),
+        ("kv", "abort", ""),
+    ];
+    for (kind, asked, body) in asked {
+        let abort = asked == "abort";
+        let ends: [(&str, u16, String); 4] = [
+            ("commit", 409, "transaction already committed: ID".into()),
+            if abort {
+                ("abort", 409, "transaction already aborted: ID".into())
+            } else {
+                let text = "transaction aborted: ID; begin a new one";
+                ("abort", 410, text.into())
+            },
+            (
+                "expire",
+                410,
+                "transaction expired: ID; begin a new one".into(),
+            ),
+            ("never", 404, "transaction not found: ID".into()),
+        ];
+        for (end, status, text) in ends {
+            let id = begin(&rig, "put", kind).await;
+            let id = match end {
+                "expire" => {
+                    let action = Action::Abort {
+                        id: id.parse().unwrap(),
+                        reason: AbortReason::Expired,
+                    };
+                    let users = "users".parse().unwrap();
+                    let writer = rig.host.writer();
+                    writer.write(&users, action, None).await.unwrap();
+                    id
+                }
+                "never" => "cd".repeat(16),
+                end => {
+                    assert_eq!(step(&rig, &id, end, "").await, 200);
+                    id
+                }
+            };
+            let target = format!("/api/v1/users/tx/{id}/{asked}");
+            let answer = rig.post(&target, body).await;
+            assert_eq!(
+                (answer.status.as_u16(), answer.error()),
+                (status, text.replace("ID", &id)),
+                "{asked} after {end}"
+            );
+        }
+    }
+}
+
 async fn object(rig: &Rig, key: &str, chunks: &[&[u8]]) -> serde_json::Value {
     let id = begin(rig, "put", "lob").await;
     for chunk in chunks {

@@ -85,6 +85,11 @@ impl Registry {
         }))
     }
 
+    #[cfg(test)]
+    pub(crate) fn queued(&self) -> &crate::writer::queued::Queued {
+        self.0.namespaces.queued()
+    }
+
     pub(crate) fn lanes(&self) -> Vec<Arc<Lane>> {
         self.0.namespaces.lanes()
     }

@@ -255,3 +255,48 @@ async fn a_flat_directory_is_served_under_the_name_in_its_snapshot() {
     );
     node.stop().await;
 }
+
+#[tokio::test]
+async fn writes_that_wait_are_bounded_in_bytes_and_all_room_comes_back() {
+    use unisondb_types::limits;
+    let machine = Machine::new();
+    let node = machine.start(&[]).await;
+    engine(&node).await;
+    let queued = node.registry().queued();
+    // A disk so slow that nearly all that may wait does.
+    let rest = queued.take(limits::PROPOSAL_BYTES - 10_000).unwrap();
+    let value = "x".repeat(3_000);
+    for round in 0..3 {
+        // Spawned together, they are all asked before the log's loop has its turn.
+        let writes = (0..8).map(|n| {
+            let (writer, action) = (writer(&node), put(&format!("k{n}"), &value));
+            tokio::spawn(async move { writer.write(&users(), action, None).await })
+        });
+        let writes: Vec<_> = writes.collect();
+        tokio::task::yield_now().await;
+        assert!(queued.bytes() <= limits::PROPOSAL_BYTES);
+        if round == 2 {
+            // Clients that go away: what is queued is written all the same, and its room is free.
+            writes.iter().for_each(tokio::task::JoinHandle::abort);
+        }
+        let (mut done, mut refused) = (0, 0);
+        for write in writes {
+            match write.await {
+                Ok(Ok(_)) => done += 1,
+                Ok(Err(WriteError::Overloaded(_))) => refused += 1,
+                Ok(Err(e)) => panic!("{e}"),
+                Err(_) => {}
+            }
+        }
+        if round < 2 {
+            assert_eq!((done, refused), (3, 5), "three of 3,000 bytes fit");
+        }
+        // Sealing is the node's own: it takes no share, and it comes behind all that waited.
+        writer(&node).seal(&users()).await.unwrap();
+        assert_eq!(queued.bytes(), limits::PROPOSAL_BYTES - 10_000);
+    }
+    drop(rest);
+    assert_eq!(queued.bytes(), 0);
+    write(&node, "a", "b").await.unwrap();
+    node.stop().await;
+}

@@ -8,8 +8,8 @@ use unisondb_engine::Applier;
 use unisondb_types::{Kind, SegmentId};
 use unisondb_wal::Entry;
 
-/// Who waits for a record.
-pub(super) type Waiting = oneshot::Sender<Result<Written, WriteError>>;
+use super::queued::Waiting;
+
 /// Records that became durable together. Without any: a time to do what is owed.
 pub(super) type Group = Vec<(Entry, Option<Waiting>)>;
 
@@ -33,7 +33,7 @@ pub(super) async fn run(
                 Err(e) => Err(WriteError::Unknown(e.to_string())),
             };
             if let Some(waiting) = waiting {
-                drop(waiting.send(answer));
+                waiting.send(answer);
             }
         }
         if let Err(error) = applier.seal_owed() {

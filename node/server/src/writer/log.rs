@@ -18,8 +18,9 @@ use unisondb_platform::Platform;
 use unisondb_types::{Check, Command, Kind, Stamp, Term};
 use unisondb_wal::{Entry, Error, FRAME_HEADER_BYTES};
 
-use super::apply::{Group, Waiting};
+use super::apply::Group;
 use super::office::Office;
+use super::queued::Waiting;
 use super::{LaneState, Proposal, Work};
 use crate::ballast::Ballast;
 use crate::config::Durability;
@@ -111,7 +112,7 @@ impl Log {
         };
         match written {
             Ok(entries) => {
-                let waiting = group.into_iter().map(|p| Some(p.answer));
+                let waiting = group.into_iter().map(|p| Some(p.waiting));
                 self.hand(entries, waiting).await;
             }
             Err(Failure::Refused(why)) => refuse(group, &why),
@@ -289,7 +290,6 @@ fn gather(work: &mut mpsc::Receiver<Work>, group: &mut Vec<Proposal>) -> bool {
 
 fn refuse(group: Vec<Proposal>, why: &WriteError) {
     for proposal in group {
-        // A client that went away hears nothing.
-        drop(proposal.answer.send(Err(why.clone())));
+        proposal.waiting.send(Err(why.clone()));
     }
 }

@@ -19,6 +19,7 @@
 mod apply;
 mod log;
 pub(crate) mod office;
+pub(crate) mod queued;
 
 use std::future::poll_fn;
 use std::path::PathBuf;
@@ -42,6 +43,7 @@ use unisondb_types::{
 use unisondb_wal::SegmentState;
 
 use self::office::{AcceptClock, Office};
+use self::queued::{Queued, Waiting};
 use crate::ballast::Ballast;
 use crate::config::Durability;
 use crate::namespaces::Namespaces;
@@ -68,7 +70,7 @@ enum Work {
 struct Proposal {
     kind: Kind,
     payload: Bytes,
-    answer: oneshot::Sender<Result<Written, WriteError>>,
+    waiting: Waiting,
 }
 
 /// How a namespace is written to.
@@ -293,19 +295,20 @@ impl Lane {
                 reason: AbortReason::Expired,
             },
         };
-        self.propose(&command).await.map(drop)
+        self.propose(&command, None).await.map(drop)
     }
 
     async fn write(
         &self,
         action: Action,
         idempotency: Option<Idempotency>,
+        queued: &Queued,
     ) -> Result<Written, WriteError> {
         if let Some(why) = &self.read_only {
             return Err(WriteError::ReadOnly(why.clone()));
         }
         self.engine
-            .admit(&action)
+            .admit(&action, idempotency.as_ref())
             .map_err(|refusal| match refusal {
                 Refusal::TooLarge(why) => WriteError::TooLarge(why),
                 Refusal::Overloaded(why) => WriteError::Overloaded(why),
@@ -316,7 +319,7 @@ impl Lane {
             idempotency,
             action,
         };
-        self.propose(&command).await
+        self.propose(&command, Some(queued)).await
     }
 
     /// Waits, for a while, until the store has caught up.
@@ -342,8 +345,12 @@ impl Lane {
         }
     }
 
-    /// Queues a record and waits until it is applied.
-    async fn propose(&self, command: &Command) -> Result<Written, WriteError> {
+    /// Queues a record and waits until it is applied. A client's takes its share of what may wait.
+    async fn propose(
+        &self,
+        command: &Command,
+        queued: Option<&Queued>,
+    ) -> Result<Written, WriteError> {
         if self.state.stopping.load(Ordering::Acquire) {
             return Err(WriteError::Unavailable("the node is stopping".to_owned()));
         }
@@ -358,11 +365,15 @@ impl Lane {
                 payload.len()
             )));
         }
+        let share = queued.map(|q| q.take(payload.len())).transpose()?;
         let (answer, answered) = oneshot::channel();
         let proposal = Proposal {
             kind,
             payload,
-            answer,
+            waiting: Waiting {
+                answer,
+                _share: share,
+            },
         };
         self.queue
             .try_send(Work::Propose(proposal))
@@ -384,7 +395,7 @@ impl Lane {
         let wal = self.engine.wal();
         let active = wal.active();
         let lsn = if active.user_data {
-            self.propose(&Command::Seal(active.id)).await?.lsn
+            self.propose(&Command::Seal(active.id), None).await?.lsn
         } else {
             self.acknowledged()
         };
@@ -452,7 +463,8 @@ impl Writer for SingleWriter {
     ) -> Answer<'a, Written> {
         Box::pin(async move {
             let lane = self.namespaces.lane(namespace)?;
-            lane.write(action, idempotency).await
+            lane.write(action, idempotency, self.namespaces.queued())
+                .await
         })
     }
 

@@ -201,7 +201,9 @@ fn parse(number: u64, page: &[u8], page_size: u32) -> Result<Meta, Error> {
             order,
         };
         sound.then_some(tree).ok_or_else(|| {
-            let why = format!("names a tree with root {root:?}, depth {depth}, {entries} entries");
+            let root = root.map_or("nowhere".to_owned(), |page| format!("page {page}"));
+            let why =
+                format!("names a tree with its root {root}, depth {depth}, {entries} entries");
             Error::corrupted(number, why)
         })
     };
