@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
-use unisondb_platform::{Disk, File, FileExt};
+use unisondb_platform::{Disk, DiskExt, File, FileExt};
 use unisondb_store::image::{self, Image};
 use unisondb_store::trailer::TRAILER_BYTES;
 use unisondb_store::{Source, Trailer};
@@ -137,8 +137,12 @@ impl Catalog {
             self.others.push(file.to_owned());
             return Ok(());
         }
+        let origin = Origin {
+            is_live: exists_beside(disk, file, OWNER)?,
+            had_sum: had_sum(disk, file)?,
+        };
         let seen = walk::visit(disk, file, &mut |thing| {
-            self.sort_in(thing, want);
+            self.sort_in(thing, want, origin);
             ControlFlow::Continue(())
         });
         match seen {
@@ -159,12 +163,12 @@ impl Catalog {
         }
     }
 
-    fn sort_in(&mut self, thing: Thing<'_>, want: Want) {
+    fn sort_in(&mut self, thing: Thing<'_>, want: Want, origin: Origin) {
         let place = thing.place.clone();
         let found = match thing.head {
             head if head.starts_with(b"UNISNWAL") => segment(thing).map(|s| self.segments.push(s)),
             head if is_lmdb(head) => match want {
-                Want::Everything => snapshot(thing).map(|s| self.snapshots.push(s)),
+                Want::Everything => snapshot(thing, origin).map(|s| self.snapshots.push(s)),
                 Want::Segments => {
                     self.others.push(place.file);
                     return;
@@ -183,6 +187,11 @@ impl Catalog {
                         beginning(head)
                     ))
                 }
+                // A backup has its checksum beside it: it was one of ours when that was written.
+                Ok(()) if origin.had_sum => Err(format!(
+                    "its checksum lies beside it, so it was a backup, but it is neither a segment nor a snapshot any more ({})",
+                    beginning(head)
+                )),
                 Ok(()) => {
                     self.others.push(place.file);
                     return;
@@ -203,13 +212,17 @@ impl Catalog {
 /// damaged.
 pub fn one_snapshot(disk: &dyn Disk, file: &Path) -> Result<Snapshot, RestoreError> {
     let mut found = None;
+    let origin = Origin {
+        is_live: exists_beside(disk, file, OWNER)?,
+        had_sum: had_sum(disk, file)?,
+    };
     let bad = |why: String| RestoreError::BadBase {
         place: file.display().to_string(),
         why,
     };
     walk::visit(disk, file, &mut |thing| {
         found = Some(if is_lmdb(thing.head) {
-            snapshot(thing)
+            snapshot(thing, origin)
         } else {
             match readable(thing.body) {
                 Err(e) => Err(format!("it cannot be unpacked: {e}")),
@@ -236,6 +249,46 @@ pub fn one_snapshot(disk: &dyn Disk, file: &Path) -> Result<Snapshot, RestoreErr
     found
         .unwrap_or_else(|| Err("it holds no file".to_owned()))
         .map_err(bad)
+}
+
+/// What the folder tells of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Origin {
+    /// It is the state of a namespace, in its place.
+    is_live: bool,
+    /// A checksum file of its name lies beside it.
+    had_sum: bool,
+}
+
+/// What marks a state as one that was made or taken over where it lies.
+const OWNER: &str = "owner";
+/// What a packed copy's name ends with, the checksum's name does not have.
+const PACKED: [&str; 3] = ["zst", "gz", "gpg"];
+
+/// Whether `FILE.sha256`, as a backup is published with, lies beside a file; of a packed copy that of the
+/// file that was packed.
+fn had_sum(disk: &dyn Disk, file: &Path) -> Result<bool, RestoreError> {
+    let mut name = file.to_owned();
+    loop {
+        let sum = name.with_added_extension("sha256");
+        let sum = sum.file_name().map(|n| n.to_string_lossy().into_owned());
+        if exists_beside(disk, file, &sum.unwrap_or_default())? {
+            return Ok(true);
+        }
+        let packed = name
+            .extension()
+            .is_some_and(|e| PACKED.iter().any(|p| e == *p));
+        if !packed {
+            return Ok(false);
+        }
+        name.set_extension("");
+    }
+}
+
+fn exists_beside(disk: &dyn Disk, file: &Path, name: &str) -> Result<bool, RestoreError> {
+    let path = file.with_file_name(name);
+    disk.exists(&path)
+        .map_err(|source| RestoreError::Io { path, source })
 }
 
 /// LMDB's magic number stands at byte 16, in the byte order of the machine.
@@ -274,14 +327,14 @@ fn segment(thing: Thing<'_>) -> Result<Found, String> {
     })
 }
 
-fn snapshot(thing: Thing<'_>) -> Result<Snapshot, String> {
+fn snapshot(thing: Thing<'_>, origin: Origin) -> Result<Snapshot, String> {
     match thing.plain {
-        Some(file) => plain_snapshot(thing.place, file),
+        Some(file) => plain_snapshot(thing.place, file, origin),
         None => packed_snapshot(thing.place, thing.body).map_err(|e| e.to_string()),
     }
 }
 
-fn plain_snapshot(place: &Place, file: &Arc<dyn File>) -> Result<Snapshot, String> {
+fn plain_snapshot(place: &Place, file: &Arc<dyn File>, origin: Origin) -> Result<Snapshot, String> {
     let source = FileSource(file.clone());
     let said = |e: image::Error| e.to_string();
     let trailer = Trailer::find(&source).map_err(said)?;
@@ -292,6 +345,13 @@ fn plain_snapshot(place: &Place, file: &Arc<dyn File>) -> Result<Snapshot, Strin
             None => (trailer, Proof::Certified),
             Some(why) => return Err(why),
         },
+        // As a start judges a state of unknown origin. Behind a live one lies what a commit left.
+        None if image.bytes_behind() > 0 && !origin.is_live => {
+            return Err(format!(
+                "behind its last page lie {} bytes that are no whole trailer: it is a snapshot that was cut, or added to",
+                image.bytes_behind()
+            ));
+        }
         None => (stored.as_trailer(image.meta().bytes()), Proof::Bare),
     };
     Ok(Snapshot {

@@ -252,6 +252,54 @@ fn verify_names_what_is_missing_and_swapped_and_passes_what_is_whole() {
 }
 
 #[test]
+fn a_destroyed_snapshot_is_named_and_not_silently_another_file() {
+    let mut node = Node::new(27);
+    node.write(20);
+    node.seal();
+    node.snapshot("snapshots/one.db");
+    node.write(20);
+    node.seal();
+    node.snapshot("snapshots/two.db");
+    let folder = node.backups().join("snapshots");
+    let two = folder.join("two.db");
+    let good = node.platform.disk.read(&two, 1 << 30).unwrap();
+    let zeroed = [&vec![0; 4_096][..], &good[4_096..]].concat();
+    let mut flipped = good.clone();
+    flipped[17] ^= 1;
+    let cut = good[..good.len() - 7].to_vec();
+    let longer = [&good[..], &[0]].concat();
+    for (what, bytes) in [
+        ("emptied", &Vec::new()),
+        ("its first page zeroed", &zeroed),
+        ("another magic number", &flipped),
+        ("cut in its trailer", &cut),
+        ("added to", &longer),
+    ] {
+        node.platform.disk.remove_file(&two).unwrap();
+        node.platform.disk.publish(&two, bytes).unwrap();
+        assert_eq!(wrongs(&node, &folder), [Wrong::Altered], "{what}");
+        let asked = request(
+            "/b",
+            BaseFrom::Folders(vec![folder.clone()]),
+            &[],
+            Target::Latest,
+        );
+        let plan = plan(&node, &asked).unwrap();
+        assert!(
+            plan.warnings.iter().any(|w| w.contains("two.db")),
+            "{what}: {plan}"
+        );
+    }
+    // What never was a backup is nobody's damage.
+    node.platform
+        .disk
+        .publish(&folder.join("notes.txt"), b"")
+        .unwrap();
+    node.platform.disk.publish(&two, &good).unwrap();
+    assert_eq!(wrongs(&node, &folder), []);
+}
+
+#[test]
 fn a_damaged_snapshot_is_passed_over_for_an_older_one() {
     let mut node = Node::new(27);
     node.write(20);
