@@ -100,3 +100,11 @@ wait_ready() {
         sleep 0.2
     done
 }
+
+# After a restore: the archive must learn of the new history before somebody restores from it to the
+# latest moment, so the next backup takes a snapshot, whether today has one or not.
+new_history() {
+    mkdir -p "$STATE_DIR"
+    rm -f "$STATE_DIR/snapshot-day-$NAMESPACE"
+    say 'the next unison-backup.sh takes a snapshot of what was restored'
+}

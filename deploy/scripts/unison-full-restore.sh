@@ -38,4 +38,5 @@ systemctl start unisondb
 
 wait_ready "$UNISON_URL" 600
 curl -fsS "$UNISON_URL/health"
+new_history
 say 'restored'

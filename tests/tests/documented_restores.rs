@@ -196,6 +196,21 @@ fn the_shipped_pitr_restores_to_the_moment() {
         assert_eq!(value(&mut sandbox, "x"), "2", "{}\n{}", said.out, said.err);
         sandbox.sh("ls -d /var/unison/data/trash/*").ok();
 
+        // Before any write: what is restored from the archive to the latest moment is what was restored,
+        // not what was undone.
+        if backup == "unison-backup.sh" {
+            shipped(&mut sandbox, backup).ok();
+            sandbox
+                .sh("mkdir -p /tmp/latest; cd /tmp/latest
+                     cp /mnt/s3/backups/unison/users/snapshots/*.zst .; zstd -q -d --rm ./*.zst
+                     udbctl restore --data-dir /tmp/latest/data --namespace users --from . \
+                         --wal /mnt/s3/backups/unison/users/wal --to-latest --json >plan.json
+                     [ \"$(jq -r .plan.lineage plan.json)\" = \"$(curl -s -D - -o /dev/null \
+                         localhost:8080/api/v1/users/offset | tr -d '\\r' |
+                         awk 'tolower($1) == \"x-unison-lineage:\" {print $2}')\" ]")
+                .ok();
+        }
+
         // The history has forked: the archiver goes on with its state, and hides nothing.
         sandbox.sh("put x 5").ok();
         shipped(&mut sandbox, backup).ok();
