@@ -150,3 +150,25 @@ fn leftovers_of_a_killed_call_are_removed_and_others_files_are_not() {
         ]
     );
 }
+
+#[test]
+fn want_of_descriptors_fails_the_call_with_its_reason_and_the_namespace_goes_on() {
+    let (mut node, disk, _) = in_memory();
+    node.fill(2);
+    for kind in [OpKind::Open, OpKind::CreateFile] {
+        for place in ["/data", "/"] {
+            disk.inject(Rule::always(kind, place, Effect::Descriptors));
+            let met = node.wal(0, "wal/x").unwrap_err();
+            assert!(met.to_string().contains("os error 24"), "{met}");
+            disk.heal();
+        }
+    }
+    assert_eq!(node.engine.stopped(), None);
+    // A footer that cannot be opened for waits, and stops nothing.
+    disk.inject(Rule::always(OpKind::Open, "/", Effect::Descriptors));
+    node.seal();
+    assert_eq!(node.engine.stopped(), None);
+    disk.heal();
+    node.put("next", b"v");
+    assert_eq!(node.wal(0, "wal/x").unwrap(), [1, 2, 3]);
+}
