@@ -118,6 +118,11 @@ fn a_purged_segment_is_a_gap_and_a_failure() {
     assert!(node.engine.backup_status().gap);
     assert_eq!(node.wal(2, "wal").unwrap(), [3, 4]);
     assert_eq!(node.wal(0, "wal").unwrap(), [3, 4]);
+    assert!(
+        node.engine.backup_status().gap,
+        "what is held closes no gap"
+    );
+    node.snapshot("s.db").unwrap();
     assert!(!node.engine.backup_status().gap);
 }
 
