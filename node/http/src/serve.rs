@@ -21,8 +21,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tower::Service;
+
+use crate::{envelope, guard};
+
+/// How long nothing more is said of connections that cannot be accepted.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// Bounds on connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +54,7 @@ impl Default for Connections {
     }
 }
 
-/// From where a request came; in the extensions of POST requests, for the audit log.
+/// From where a request came; in the extensions of requests that the audit log tells of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 
@@ -86,6 +92,7 @@ pub async fn serve(
 
 async fn accept(listener: TcpListener, serving: Arc<Serving>, mut stopping: watch::Receiver<bool>) {
     let mut open = JoinSet::new();
+    let mut told: Option<Instant> = None;
     loop {
         tokio::select! {
             biased;
@@ -98,7 +105,11 @@ async fn accept(listener: TcpListener, serving: Arc<Serving>, mut stopping: watc
                 Err(e) if is_of_one_connection(&e) => {}
                 Err(e) => {
                     // Too many open files, mostly: it passes when some connection ends.
-                    tracing::warn!(error = %e, "no connection could be accepted");
+                    let now = Instant::now();
+                    if is_due(told, now) {
+                        told = Some(now);
+                        tracing::warn!(error = %e, "no connection could be accepted; trying again");
+                    }
                     let pause = Duration::from_millis(100);
                     let _ = tokio::time::timeout(pause, stop_is_wanted(&mut stopping)).await;
                 }
@@ -113,6 +124,11 @@ async fn accept(listener: TcpListener, serving: Arc<Serving>, mut stopping: watc
     {
         tracing::warn!("requests that took too long were cut off by the shutdown");
     }
+}
+
+/// Whether it is time to say again that nothing is accepted.
+fn is_due(told: Option<Instant>, now: Instant) -> bool {
+    told.is_none_or(|told| now.saturating_duration_since(told) >= QUIET)
 }
 
 /// Ready when the node shuts down, or whoever could say so is gone.
@@ -159,6 +175,15 @@ async fn greet(
     }
 }
 
+/// Whether the audit log may tell of it: what changes something, and pulls of whole backups. Other
+/// reads are spared the allocation.
+fn is_audited(request: &Request<Incoming>) -> bool {
+    let path = request.uri().path();
+    request.method() == Method::POST
+        || path.ends_with("/btree/snapshot")
+        || path.contains("/wal/segments/")
+}
+
 async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     peer: SocketAddr,
@@ -166,11 +191,15 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
     mut stopping: watch::Receiver<bool>,
 ) {
     let service = hyper::service::service_fn(|mut request: Request<Incoming>| {
-        if request.method() == Method::POST {
+        if is_audited(&request) {
             request.extensions_mut().insert(Peer(peer));
         }
+        let refused = guard::one_host(request.version(), request.headers()).err();
         let mut router = serving.router.clone();
         async move {
+            if let Some(e) = refused {
+                return Ok(envelope::error(&e));
+            }
             let answer: Result<Response, Infallible> = router.call(request.map(Body::new)).await;
             answer
         }
@@ -191,5 +220,20 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
     };
     if let Err(e) = ended {
         tracing::debug!(%peer, error = %e, "a connection broke off");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_nothing_is_accepted_is_said_at_once_and_then_every_ten_seconds() {
+        let begun = Instant::now();
+        let said = |told, after| is_due(told, begun + Duration::from_millis(after));
+        assert!(said(None, 0));
+        assert!(!said(Some(begun), 100));
+        assert!(!said(Some(begun), 9_999));
+        assert!(said(Some(begun), 10_000));
     }
 }
