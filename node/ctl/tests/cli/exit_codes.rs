@@ -59,6 +59,17 @@ fn wrong_usage_is_2() {
             "/x",
             "--namespace",
             "u",
+            "--wal",
+            "/y",
+            "--first-segment-id",
+            "900000001",
+        ],
+        &[
+            "restore",
+            "--data-dir",
+            "/x",
+            "--namespace",
+            "u",
             "--btree",
             "/y",
             "--from",
@@ -244,4 +255,15 @@ fn what_is_not_what_it_must_be_is_6() {
     fs::write(&snapshot, &bytes[..bytes.len() / 2]).unwrap();
     let (code, answer) = json(&["verify", text(&snapshot)]);
     assert_eq!(code, 6, "{answer}");
+}
+
+#[test]
+fn a_stderr_that_cannot_be_written_changes_no_exit_code() {
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let status = std::process::Command::new(env!("CARGO_BIN_EXE_udbctl"))
+        .args(["status", "--url", "https://localhost:1"])
+        .stderr(full)
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(2));
 }
