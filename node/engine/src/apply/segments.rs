@@ -163,10 +163,14 @@ impl Applier {
                 Err(e) if e.is_passing() => {
                     tracing::warn!(segment = %info.id, error = %e, "its footer waits");
                     self.footers_owed = true;
+                    if matches!(e, unisondb_wal::Error::Exhausted { .. }) {
+                        *self.shared.footer_waits.lock() = Some(e.to_string());
+                    }
                     return Ok(());
                 }
                 sealed => drop(sealed?),
             }
+            *self.shared.footer_waits.lock() = None;
             self.shared.sealed.send_replace(info.id);
         }
         Ok(())

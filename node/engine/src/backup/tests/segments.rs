@@ -173,7 +173,10 @@ fn want_of_descriptors_fails_the_call_with_its_reason_and_the_namespace_goes_on(
     disk.inject(Rule::always(OpKind::Open, "/", Effect::Descriptors));
     node.seal();
     assert_eq!(node.engine.stopped(), None);
+    let why = node.engine.footer_waits().unwrap();
+    assert!(why.contains("os error 24"), "{why}");
     disk.heal();
     node.put("next", b"v");
+    assert_eq!(node.engine.footer_waits(), None);
     assert_eq!(node.wal(0, "wal/x").unwrap(), [1, 2, 3]);
 }
