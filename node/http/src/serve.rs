@@ -21,7 +21,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tower::Service;
 
@@ -92,12 +91,15 @@ pub async fn serve(
 
 async fn accept(listener: TcpListener, serving: Arc<Serving>, mut stopping: watch::Receiver<bool>) {
     let mut open = JoinSet::new();
-    let mut told: Option<Instant> = None;
+    // Running while nothing more is said of connections that cannot be accepted.
+    let mut quiet = tokio::time::interval(QUIET);
+    let mut said = false;
     loop {
         tokio::select! {
             biased;
             () = stop_is_wanted(&mut stopping) => break,
             Some(_) = open.join_next(), if !open.is_empty() => {}
+            _ = quiet.tick(), if said => said = false,
             (turn, accepted) = next(&listener, &serving.turns) => match accepted {
                 Ok((stream, peer)) => {
                     open.spawn(greet(stream, peer, Arc::clone(&serving), stopping.clone(), turn));
@@ -105,9 +107,9 @@ async fn accept(listener: TcpListener, serving: Arc<Serving>, mut stopping: watc
                 Err(e) if is_of_one_connection(&e) => {}
                 Err(e) => {
                     // Too many open files, mostly: it passes when some connection ends.
-                    let now = Instant::now();
-                    if is_due(told, now) {
-                        told = Some(now);
+                    if !said {
+                        said = true;
+                        quiet.reset();
                         tracing::warn!(error = %e, "no connection could be accepted; trying again");
                     }
                     let pause = Duration::from_millis(100);
@@ -124,11 +126,6 @@ async fn accept(listener: TcpListener, serving: Arc<Serving>, mut stopping: watc
     {
         tracing::warn!("requests that took too long were cut off by the shutdown");
     }
-}
-
-/// Whether it is time to say again that nothing is accepted.
-fn is_due(told: Option<Instant>, now: Instant) -> bool {
-    told.is_none_or(|told| now.saturating_duration_since(told) >= QUIET)
 }
 
 /// Ready when the node shuts down, or whoever could say so is gone.
@@ -220,20 +217,5 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
     };
     if let Err(e) = ended {
         tracing::debug!(%peer, error = %e, "a connection broke off");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn that_nothing_is_accepted_is_said_at_once_and_then_every_ten_seconds() {
-        let begun = Instant::now();
-        let said = |told, after| is_due(told, begun + Duration::from_millis(after));
-        assert!(said(None, 0));
-        assert!(!said(Some(begun), 100));
-        assert!(!said(Some(begun), 9_999));
-        assert!(said(Some(begun), 10_000));
     }
 }

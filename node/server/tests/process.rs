@@ -351,12 +351,6 @@ fn metrics_are_on_the_same_port_from_the_start() {
 
 #[test]
 fn a_stderr_that_cannot_be_written_changes_no_exit_code_and_stops_no_node() {
-    let full = || {
-        std::fs::File::options()
-            .write(true)
-            .open("/dev/full")
-            .unwrap()
-    };
     let dir = tempfile::tempdir().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = format!("--http-addr={}", taken.local_addr().unwrap());
@@ -366,7 +360,12 @@ fn a_stderr_that_cannot_be_written_changes_no_exit_code_and_stops_no_node() {
         (&["--no-such-flag"], 2),
         (&[&data, &taken], 1),
     ] {
-        let status = unisondb(args).stderr(full()).status().unwrap();
+        let status = Command::new("sh")
+            .args(["-c", r#"exec "$0" "$@" 2>/dev/full"#])
+            .arg(env!("CARGO_BIN_EXE_unisondb"))
+            .args(args)
+            .status()
+            .unwrap();
         assert_eq!(status.code(), Some(code), "{args:?}");
     }
 }
