@@ -65,7 +65,8 @@ impl Output {
             // Without stdout there is nobody to tell; the exit code says it.
             drop(self.print(&fields, |_| String::new()));
         }
-        eprintln!("error: {}", failure.text);
+        // `eprintln!` would panic where stderr cannot be written.
+        drop(writeln!(std::io::stderr(), "error: {}", failure.text));
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde_json::json;
 use unisondb_engine::restore::{self, BaseFrom, Existing, Request, Restored};
 use unisondb_platform::Platform;
+use unisondb_types::SegmentId;
 
 use crate::cli::RestoreArgs;
 use crate::exit::{Code, Failure};
@@ -47,6 +48,16 @@ fn request(args: &RestoreArgs) -> Result<Request, Failure> {
     let target = args
         .target()
         .map_err(|why| Failure::new(Code::Usage, why))?;
+    if let Some(id) = args
+        .first_segment_id
+        .filter(|id| *id > SegmentId::FIRST_MOST)
+    {
+        let why = format!(
+            "--first-segment-id {id}: at most {} is wanted, so that later lineages have room",
+            SegmentId::FIRST_MOST
+        );
+        return Err(Failure::new(Code::Usage, why));
+    }
     let all = |paths: &[PathBuf]| -> Result<Vec<PathBuf>, Failure> {
         paths.iter().map(|p| absolute(p)).collect()
     };

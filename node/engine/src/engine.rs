@@ -55,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) stopped: Mutex<Option<String>>,
     /// Why LMDB could not take the last flush, until one goes well.
     pub(crate) stalled: Mutex<Option<String>>,
+    /// Why a footer that is due could not be opened for, until one is written.
+    pub(crate) footer_waits: Mutex<Option<String>>,
     /// Why this is a view of the state up to a hole, made again at each start, if it is one.
     pub(crate) read_only: OnceLock<String>,
     pub(crate) counters: Counters,
@@ -253,6 +255,11 @@ impl Engine {
     /// Why it has stopped, if it has.
     pub fn stopped(&self) -> Option<String> {
         self.0.stopped()
+    }
+
+    /// Why an ended segment has no footer yet, if it is want of descriptors: it is tried again.
+    pub fn footer_waits(&self) -> Option<String> {
+        self.0.footer_waits.lock().clone()
     }
 
     /// Why LMDB takes nothing more just now, if so: the log has it all, and it is tried again.

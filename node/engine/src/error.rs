@@ -49,9 +49,23 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether trying again later may do: want of room, or a map that readers keep from growing.
+    /// Whether trying again later may do: want of room or of descriptors, or a map that readers
+    /// keep from growing.
     pub fn is_passing(&self) -> bool {
-        self.is_full() || matches!(self, Error::Store(unisondb_store::Error::Busy { .. }))
+        self.is_full()
+            || self.is_exhausted()
+            || matches!(self, Error::Store(unisondb_store::Error::Busy { .. }))
+    }
+
+    /// Whether no descriptor was left to open a file by, and it goes away when one is closed.
+    pub fn is_exhausted(&self) -> bool {
+        match self {
+            Error::Wal(e) => matches!(e, unisondb_wal::Error::Exhausted { .. }),
+            Error::Store(unisondb_store::Error::Open { source, .. }) | Error::Io { source, .. } => {
+                unisondb_platform::is_exhausted(source)
+            }
+            _ => false,
+        }
     }
 
     /// Whether it is want of room, and goes away when there is some.

@@ -186,7 +186,7 @@ async fn run(shared: Arc<Shared>) {
             Ok(()) => {}
             Err(e) if e.is_passing() => {
                 // The log goes on as long as it has room; writers wait in `room`.
-                tracing::warn!(namespace = %shared.namespace, error = %e, "LMDB cannot grow; will try again");
+                tracing::warn!(namespace = %shared.namespace, error = %e, "the state cannot be flushed just now; will try again");
             }
             Err(e) => shared.stop(&format!("flush: {e}")),
         }

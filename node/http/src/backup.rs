@@ -64,6 +64,11 @@ pub(crate) async fn wal(at: &Inside<'_>, body: Body) -> Reply {
                     through: engine.applied(),
                 },
             };
+            // What was acknowledged is in no sealed segment, and not for want of data: an empty list
+            // would say that there is nothing new.
+            if let Some(why) = engine.footer_waits().filter(|_| !first.sealed) {
+                return Err(ApiError::internal(why));
+            }
             let copied = blocking(&app, move || engine.backup_wal(after, &dir)).await?;
             let copied = copied.map_err(|e| outcome::backup(&e))?;
             Ok(Done::wal(first, copied))

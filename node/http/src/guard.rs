@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use http::request::Parts;
-use http::{HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method, Version};
 use unisondb_api::{ApiError, Place, Route};
 
 use crate::tokens::Token;
@@ -44,6 +44,21 @@ pub(crate) fn door<'a>(
             "requests from pages of origin {:?} are not allowed: configure it in allowed-origins",
             String::from_utf8_lossy(origin.as_bytes())
         )))
+    }
+}
+
+/// Whether a request names its host as HTTP asks: exactly once, and in HTTP/1.0 at most once
+/// (RFC 9112, section 3.2). Two of them would let a proxy and this node see different ones.
+pub(crate) fn one_host(version: Version, headers: &HeaderMap) -> Result<(), ApiError> {
+    match headers.get_all(HOST).iter().count() {
+        1 => Ok(()),
+        0 if version < Version::HTTP_11 => Ok(()),
+        0 => Err(ApiError::bad_request(
+            "a request of HTTP/1.1 has a Host header",
+        )),
+        _ => Err(ApiError::bad_request(
+            "a request has one Host header, not several",
+        )),
     }
 }
 

@@ -4,7 +4,9 @@
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::stream;
-use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, RANGE};
+use http::header::{
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, RANGE,
+};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use unisondb_api::ApiError;
 use unisondb_engine::Lob;
@@ -28,7 +30,7 @@ pub(crate) async fn get(at: &Inside<'_>, raw: Option<&str>) -> Reply {
     if reading::has(headers, &tag) {
         return Ok(envelope::not_modified(tag));
     }
-    let Ok(cut) = Cut::of(headers, lob.len) else {
+    let Ok(cut) = Cut::of(headers, &tag, lob.len) else {
         return Ok(unsatisfiable(lob.len));
     };
     let crc = HeaderValue::from(lob.crc32c);
@@ -80,9 +82,16 @@ pub(crate) struct Cut {
 pub(crate) struct Unsatisfiable;
 
 impl Cut {
-    /// What the headers ask for, of `len` bytes.
-    pub(crate) fn of(headers: &HeaderMap, len: u64) -> Result<Cut, Unsatisfiable> {
-        let header = headers.get(RANGE).map(HeaderValue::as_bytes);
+    /// What the headers ask for, of `len` bytes that `tag` stands for. A range of what has changed
+    /// since is none (`If-Range`).
+    pub(crate) fn of(
+        headers: &HeaderMap,
+        tag: &HeaderValue,
+        len: u64,
+    ) -> Result<Cut, Unsatisfiable> {
+        let of_this = range::is_of(headers.get_all(IF_RANGE), tag);
+        let header = headers.get(RANGE).filter(|_| of_this);
+        let header = header.map(HeaderValue::as_bytes);
         match range::wanted(header, len) {
             Wanted::All => Ok(Cut {
                 from: 0,

@@ -138,6 +138,9 @@ pub(crate) fn check_backup_path(path: &str, named: Named) -> Result<(), ApiError
         _ if named == Named::File && own => {
             refuse("it ends as the files do that backups make beside it")
         }
+        p if p.split('/').any(|part| part.ends_with(".wal")) => {
+            refuse("a folder in it ends in .wal, as the files of segments do")
+        }
         _ => Ok(()),
     }
 }
@@ -199,6 +202,10 @@ mod tests {
             "x ",
             "x /y",
             "a/..",
+            "000000001.wal",
+            "wal.wal",
+            "wal.wal/",
+            "wal.wal/x",
         ];
         for bad in bad {
             for named in both {
@@ -206,7 +213,7 @@ mod tests {
                 assert_eq!(e.status(), StatusCode::BAD_REQUEST, "{bad:?}");
             }
         }
-        for folder in [".", "a/", "a/.", "x.tmp", "x.db.sha256", "000000001.wal"] {
+        for folder in [".", "a/", "a/.", "x.tmp", "x.db.sha256"] {
             assert!(check_backup_path(folder, Named::Folder).is_ok(), "{folder}");
             assert!(check_backup_path(folder, Named::File).is_err(), "{folder}");
         }

@@ -195,7 +195,7 @@ fn stream(
     if reading::has(&parts.headers, &tag) {
         return envelope::not_modified(tag);
     }
-    let Ok(cut) = Cut::of(&parts.headers, len) else {
+    let Ok(cut) = Cut::of(&parts.headers, &tag, len) else {
         return unsatisfiable(len);
     };
     let mut response = if parts.method == Method::HEAD {

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use http::HeaderValue;
+
 /// What a request wants of `len` bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
@@ -11,6 +13,21 @@ pub(crate) enum Wanted {
     Part(Range<u64>),
     /// Nothing of it is there: 416.
     Nothing,
+}
+
+/// Whether a range is meant for what `tag` stands for, by the `If-Range` headers: without one, yes;
+/// else by strong comparison, so neither a weak tag nor a date ever is (RFC 9110, 13.1.5).
+pub(crate) fn is_of<'a>(
+    if_range: impl IntoIterator<Item = &'a HeaderValue>,
+    tag: &HeaderValue,
+) -> bool {
+    if_range
+        .into_iter()
+        .all(|one| one.as_bytes().trim_ascii() == tag.as_bytes() && !is_weak(tag))
+}
+
+fn is_weak(tag: &HeaderValue) -> bool {
+    tag.as_bytes().starts_with(b"W/")
 }
 
 /// Reads a `Range` header.
@@ -71,6 +88,18 @@ mod tests {
         }
         assert_eq!(wanted(None, 100), Wanted::All);
         assert_eq!(wanted(Some(b"bytes=0-"), 0), Wanted::Nothing);
+    }
+
+    #[test]
+    fn a_range_is_for_what_the_validator_names_by_strong_comparison() {
+        let value = HeaderValue::from_static;
+        let tag = value("\"7\"");
+        assert!(is_of([], &tag));
+        assert!(is_of([&value("\"7\"")], &tag));
+        for other in ["\"8\"", "W/\"7\"", "7", "Wed, 21 Oct 2015 07:28:00 GMT", ""] {
+            assert!(!is_of([&value(other)], &tag), "{other}");
+        }
+        assert!(!is_of([&value("W/\"7\"")], &value("W/\"7\"")));
     }
 
     proptest! {

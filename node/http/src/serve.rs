@@ -26,12 +26,16 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tower::Service;
 
+use crate::guard;
 use crate::wire::{self, Turns, Unread, Wire};
 
 /// How long the last word on a connection may take.
 const TELLING: Duration = Duration::from_secs(2);
 /// How much is read and thrown away behind it.
 const TELLING_BYTES: u64 = 16 << 20;
+
+/// How long nothing more is said of connections that cannot be accepted.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// Bounds on connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +61,7 @@ impl Default for Connections {
     }
 }
 
-/// From where a request came; in the extensions of POST requests, for the audit log.
+/// From where a request came; in the extensions of requests that the audit log tells of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 
@@ -95,11 +99,15 @@ pub async fn serve(
 
 async fn accept(listener: TcpListener, serving: Arc<Serving>, mut stopping: watch::Receiver<bool>) {
     let mut open = JoinSet::new();
+    // Running while nothing more is said of connections that cannot be accepted.
+    let mut quiet = tokio::time::interval(QUIET);
+    let mut said = false;
     loop {
         tokio::select! {
             biased;
             () = stop_is_wanted(&mut stopping) => break,
             Some(_) = open.join_next(), if !open.is_empty() => {}
+            _ = quiet.tick(), if said => said = false,
             (turn, accepted) = next(&listener, &serving.turns) => match accepted {
                 Ok((stream, peer)) => {
                     open.spawn(greet(stream, peer, Arc::clone(&serving), stopping.clone(), turn));
@@ -107,7 +115,11 @@ async fn accept(listener: TcpListener, serving: Arc<Serving>, mut stopping: watc
                 Err(e) if is_of_one_connection(&e) => {}
                 Err(e) => {
                     // Too many open files, mostly: it passes when some connection ends.
-                    tracing::warn!(error = %e, "no connection could be accepted");
+                    if !said {
+                        said = true;
+                        quiet.reset();
+                        tracing::warn!(error = %e, "no connection could be accepted; trying again");
+                    }
                     let pause = Duration::from_millis(100);
                     let _ = tokio::time::timeout(pause, stop_is_wanted(&mut stopping)).await;
                 }
@@ -168,6 +180,15 @@ async fn greet(
     }
 }
 
+/// Whether the audit log may tell of it: what changes something, and pulls of whole backups. Other
+/// reads are spared the allocation.
+fn is_audited(request: &Request<Incoming>) -> bool {
+    let path = request.uri().path();
+    request.method() == Method::POST
+        || path.ends_with("/btree/snapshot")
+        || path.contains("/wal/segments/")
+}
+
 async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     peer: SocketAddr,
@@ -178,10 +199,13 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
     let ended = {
         let service = hyper::service::service_fn(|mut request: Request<Incoming>| {
             turns.asked();
-            if request.method() == Method::POST {
+            if is_audited(&request) {
                 request.extensions_mut().insert(Peer(peer));
             }
-            let unread = wire::too_wide(&request);
+            let unread = wire::too_wide(&request).or_else(|| {
+                let hosts = guard::one_host(request.version(), request.headers());
+                hosts.err().map(Unread)
+            });
             let refused = unread.is_some();
             if let Some(unread) = unread {
                 request.extensions_mut().insert(unread);

@@ -236,6 +236,13 @@ impl<F: File + ?Sized> FileExt for F {
     }
 }
 
+/// Whether the process (EMFILE) or the machine (ENFILE) has no descriptor left: nothing was opened,
+/// nothing was changed, and it goes on when somebody closes one.
+pub fn is_exhausted(e: &io::Error) -> bool {
+    // The same numbers on every Unix; the standard library has no kind for them.
+    matches!(e.raw_os_error(), Some(23 | 24))
+}
+
 /// Whether an error says that we may not: not ours to touch, or on a volume that is mounted
 /// read-only (EROFS). Both are told in the same words, and the operator changes the same folder.
 #[must_use]

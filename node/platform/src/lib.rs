@@ -19,7 +19,7 @@ pub mod real;
 pub use clock::Clock;
 pub use disk::{
     Access, Disk, DiskExt, EntryKind, File, FileExt, FolderEntry, Lock, Meta, Space, VolumeKind,
-    is_denied,
+    is_denied, is_exhausted,
 };
 pub use entropy::Entropy;
 pub use offload::{Offload, OffloadExt};

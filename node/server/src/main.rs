@@ -3,6 +3,7 @@
 //!
 //! Exit codes: 0 stopped in order, 1 could not start or failed, 2 wrong usage or configuration.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -27,12 +28,12 @@ fn main() -> ExitCode {
     let effective = match loaded {
         Ok(Invocation::Serve(effective)) => effective,
         Ok(Invocation::Check(effective)) => {
-            print!("{}", effective.print());
+            drop(write!(std::io::stdout(), "{}", effective.print()));
             return ExitCode::SUCCESS;
         }
         Err(ConfigError::Usage(usage)) => usage.exit(),
         Err(error) => {
-            eprintln!("{error}");
+            say(format_args!("{error}\n"));
             return ExitCode::from(USAGE);
         }
     };
@@ -51,7 +52,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // By itself on its line: scripts and people look for "permission denied: PATH". Errors of
             // this crate name their causes themselves.
-            eprintln!("{error}");
+            say(format_args!("{error}\n"));
             ExitCode::from(FAILED)
         }
     }
@@ -106,11 +107,15 @@ async fn stop(node: Running, mut signals: Signals) {
 fn greet(node: &Running) {
     if node.is_first_start() {
         let address = greeting::address(node.addresses());
-        eprint!(
-            "{}",
-            greeting::text(node.scheme(), &address, node.data_dir())
-        );
+        let text = greeting::text(node.scheme(), &address, node.data_dir());
+        say(format_args!("{text}"));
     }
+}
+
+/// Says it on stderr. Where that cannot be written (a full disk) there is nobody to tell, and the
+/// node goes on: `eprintln!` would panic.
+fn say(text: std::fmt::Arguments<'_>) {
+    drop(std::io::stderr().write_fmt(text));
 }
 
 /// Tells the service manager, if there is one.

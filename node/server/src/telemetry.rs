@@ -16,6 +16,8 @@ pub fn install_logs(config: &Config) {
     let filter = EnvFilter::new(config.log_level.print());
     let builder = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        // It would report a stderr that cannot be written on stderr, and panic.
+        .log_internal_errors(false)
         .with_env_filter(filter);
     let installed = match config.log_format {
         LogFormat::Text => builder

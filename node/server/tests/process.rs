@@ -348,3 +348,24 @@ fn metrics_are_on_the_same_port_from_the_start() {
         assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
     }
 }
+
+#[test]
+fn a_stderr_that_cannot_be_written_changes_no_exit_code_and_stops_no_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = format!("--http-addr={}", taken.local_addr().unwrap());
+    let data = format!("--data-dir={}", dir.path().display());
+    for (args, code) in [
+        (&["--segment-size=1KiB"][..], 2),
+        (&["--no-such-flag"], 2),
+        (&[&data, &taken], 1),
+    ] {
+        let status = Command::new("sh")
+            .args(["-c", r#"exec "$0" "$@" 2>/dev/full"#])
+            .arg(env!("CARGO_BIN_EXE_unisondb"))
+            .args(args)
+            .status()
+            .unwrap();
+        assert_eq!(status.code(), Some(code), "{args:?}");
+    }
+}

@@ -115,6 +115,10 @@ impl SegmentId {
     /// Distance between the blocks of ids that lineages use.
     pub const LINEAGE_STEP: u64 = 1_000_000;
 
+    /// Highest id that may be asked for as the first of a lineage: the names of files keep their nine
+    /// digits, and a hundred more lineages have room.
+    pub const FIRST_MOST: SegmentId = SegmentId(900_000_000);
+
     /// The segment `n`.
     pub const fn new(n: u64) -> SegmentId {
         SegmentId(n)

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use unisondb_platform::is_exhausted;
 use unisondb_types::{LineageId, Lsn, SegmentId};
 
 use crate::frame::FrameError;
@@ -89,6 +90,16 @@ pub enum Error {
     Full {
         /// The file that could not grow.
         path: PathBuf,
+    },
+    /// No descriptor is left to open it by. Nothing was changed; it goes on when one is closed.
+    #[error("{action} {}: {source}", path.display())]
+    Exhausted {
+        /// What was tried: "cannot open".
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
     },
     /// An earlier write or sync failed: nothing more is taken until the process restarts.
     #[error("the log takes nothing more until the process restarts, since {why}")]
@@ -211,11 +222,21 @@ pub enum Error {
 }
 
 impl Error {
-    /// Sorts an I/O error: a full disk is not a failure.
+    /// Whether nothing was changed, and trying again later may do: want of room, or of descriptors.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Error::Full { .. } | Error::Exhausted { .. })
+    }
+
+    /// Sorts an I/O error: neither a full disk nor want of descriptors is a failure.
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Error {
         let path = path.to_owned();
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Full { path },
+            _ if is_exhausted(&source) => Error::Exhausted {
+                action,
+                path,
+                source,
+            },
             _ => Error::Io {
                 action,
                 path,

@@ -59,6 +59,17 @@ fn wrong_usage_is_2() {
             "/x",
             "--namespace",
             "u",
+            "--wal",
+            "/y",
+            "--first-segment-id",
+            "900000001",
+        ],
+        &[
+            "restore",
+            "--data-dir",
+            "/x",
+            "--namespace",
+            "u",
             "--btree",
             "/y",
             "--from",
@@ -301,4 +312,17 @@ fn a_file_named_by_hand_that_is_nothing_of_ours_is_6_and_says_why() {
     let (code, answer) = json(&["wal", "inspect", text(&wal)]);
     let error = answer["error"].as_str().unwrap();
     assert!(code == 2 && error.contains("udbctl wal list"), "{error}");
+}
+
+#[test]
+fn a_stderr_that_cannot_be_written_changes_no_exit_code() {
+    let status = std::process::Command::new("sh")
+        .args([
+            "-c",
+            r#"exec "$0" status --url https://localhost:1 2>/dev/full"#,
+        ])
+        .arg(env!("CARGO_BIN_EXE_udbctl"))
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(2));
 }

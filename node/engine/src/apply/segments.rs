@@ -145,7 +145,8 @@ impl Applier {
         }
     }
 
-    /// Writes the footers that are due, oldest first. A full disk puts them off, it stops nothing:
+    /// Writes the footers that are due, oldest first. A full disk or want of descriptors puts them
+    /// off, it stops nothing:
     /// the next record tries again, or [`Applier::seal_owed`].
     pub(super) fn seal_confirmed(&mut self) -> Result<(), Error> {
         self.footers_owed = false;
@@ -159,13 +160,17 @@ impl Applier {
                 return Ok(());
             }
             match self.shared.wal.seal(info.id, row.digest) {
-                Err(e @ unisondb_wal::Error::Full { .. }) => {
-                    tracing::warn!(segment = %info.id, error = %e, "its footer waits for room");
+                Err(e) if e.is_passing() => {
+                    tracing::warn!(segment = %info.id, error = %e, "its footer waits");
                     self.footers_owed = true;
+                    if matches!(e, unisondb_wal::Error::Exhausted { .. }) {
+                        *self.shared.footer_waits.lock() = Some(e.to_string());
+                    }
                     return Ok(());
                 }
                 sealed => drop(sealed?),
             }
+            *self.shared.footer_waits.lock() = None;
             self.shared.sealed.send_replace(info.id);
         }
         Ok(())

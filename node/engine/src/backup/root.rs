@@ -67,6 +67,10 @@ impl Asked {
                 _ if part.ends_with(char::is_whitespace) => {
                     return Err(bad("has a component that ends in a space"));
                 }
+                // What reads an archive takes it for a segment.
+                _ if part.ends_with(".wal") => {
+                    return Err(bad("has a component that ends in .wal, as segments do"));
+                }
                 _ if part.len() > COMPONENT_BYTES => {
                     return Err(BackupError::BadPath(format!(
                         "the path has a component of {} bytes, at most {COMPONENT_BYTES} are allowed",

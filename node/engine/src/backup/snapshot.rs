@@ -24,7 +24,8 @@ use unisondb_wal::Hold;
 use super::leftovers;
 use super::publish::Draft;
 use super::root::{Asked, Folder, Missing, failed};
-use super::{BackupError, BackupKind, SnapshotBackup};
+use super::status::Call;
+use super::{BackupError, SnapshotBackup};
 use crate::engine::{Shared, decode};
 use crate::restore::stored::Stored;
 use crate::scrub::Proof;
@@ -80,7 +81,7 @@ impl Engine {
         let shared = &self.0;
         let root = shared.backups.read().clone();
         shared.backup.count(
-            BackupKind::Btree,
+            Call::Btree,
             || {
                 self.may_be_backed_up()?;
                 let (targets, disk) = (&shared.backup.targets, &shared.platform.disk);

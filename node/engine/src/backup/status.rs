@@ -28,6 +28,57 @@ pub enum BackupKind {
     Btree,
 }
 
+/// A call that makes a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Call {
+    /// Of the segments above this one.
+    Wal(SegmentId),
+    /// Of the store.
+    Btree,
+}
+
+impl Call {
+    fn kind(self) -> BackupKind {
+        match self {
+            Call::Wal(_) => BackupKind::Wal,
+            Call::Btree => BackupKind::Btree,
+        }
+    }
+}
+
+/// What a row of failed WAL backups waits for. Several archivers may call, each with ids of its own:
+/// that one has nothing new says nothing of what another is owed.
+#[derive(Debug, Clone, Copy, Default)]
+struct Owed {
+    /// The lowest id above which segments were asked for in vain; `None`: any success will do.
+    failed: Option<SegmentId>,
+    /// The lowest id behind which there was a gap.
+    gap: Option<SegmentId>,
+}
+
+impl Owed {
+    fn failed(&mut self, after: SegmentId, gap: bool) {
+        let lowest = |id: Option<SegmentId>| Some(id.map_or(after, |id| id.min(after)));
+        self.failed = lowest(self.failed);
+        if gap {
+            self.gap = lowest(self.gap);
+        }
+    }
+
+    /// A WAL backup succeeded. Whether it ends the row of failures.
+    fn copied(&mut self, after: SegmentId) -> bool {
+        // Zero asks for what is held, and never meets a gap: no proof that there is none.
+        if after > SegmentId::ZERO && self.gap.is_some_and(|met| after <= met) {
+            self.gap = None;
+        }
+        let ends = self.failed.is_none_or(|failed| after <= failed);
+        if ends {
+            self.failed = None;
+        }
+        ends
+    }
+}
+
 /// How the backups of one kind have gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct KindStatus {
@@ -37,7 +88,7 @@ pub struct KindStatus {
     pub last_bytes: u64,
     /// How long that took, in microseconds, since the process started.
     pub last_micros: u64,
-    /// Failures since the last success; kept over restarts.
+    /// Failures since the last success that makes up for them; kept over restarts.
     pub consecutive_failures: u64,
     /// Since the process started.
     pub successes: u64,
@@ -56,7 +107,7 @@ pub struct BackupStatus {
     pub wal: KindStatus,
     /// Images of the store.
     pub btree: KindStatus,
-    /// Whether the last WAL backup met a gap (`wal_segment_gap`).
+    /// Whether a WAL backup met a gap that nothing has made up for (`wal_segment_gap`).
     pub gap: bool,
 }
 
@@ -138,6 +189,8 @@ pub(crate) struct Status {
     platform: Platform,
     path: PathBuf,
     now: Mutex<BackupStatus>,
+    /// Locked after `now`.
+    owed: Mutex<Owed>,
     handed_out: Mutex<HandedOut>,
     /// Held while the file is written: two calls never share its temporary name, and the file
     /// never goes back.
@@ -171,6 +224,7 @@ impl Status {
             platform: platform.clone(),
             path,
             now: Mutex::new(now),
+            owed: Mutex::default(),
             handed_out: Mutex::new(kept.handed_out),
             writing: Mutex::new(()),
             targets: super::publish::Targets::default(),
@@ -196,13 +250,13 @@ impl Status {
     /// Makes a backup, and counts how that went; `bytes` says how much was copied.
     pub(super) fn count<T>(
         &self,
-        kind: BackupKind,
+        call: Call,
         make: impl FnOnce() -> Result<T, BackupError>,
         bytes: impl FnOnce(&T) -> u64,
     ) -> Result<T, BackupError> {
         let clock = &self.platform.clock;
         let began = clock.monotonic();
-        self.now.lock().of_mut(kind).running += 1;
+        self.now.lock().of_mut(call.kind()).running += 1;
         let made = make();
         let took = clock.monotonic().saturating_sub(began);
         let ended = match &made {
@@ -213,25 +267,34 @@ impl Status {
             },
         };
         self.ended(
-            kind,
+            call,
             ended,
             u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
         );
         made
     }
 
-    fn ended(&self, kind: BackupKind, ended: Ended, micros: u64) {
+    fn ended(&self, call: Call, ended: Ended, micros: u64) {
         {
             let mut now = self.now.lock();
-            if kind == BackupKind::Wal {
-                match ended {
-                    Ended::Well(_) => now.gap = false,
-                    Ended::Badly { gap: true } => now.gap = true,
-                    Ended::Badly { gap: false } | Ended::Refused => {}
+            let mut owed = self.owed.lock();
+            let makes_up = match (call, ended) {
+                (Call::Wal(after), Ended::Badly { gap }) => {
+                    owed.failed(after, gap);
+                    false
                 }
-            }
+                (Call::Wal(after), Ended::Well(_)) => owed.copied(after),
+                (Call::Btree, Ended::Well(_)) => {
+                    // What it holds need not be in any segment.
+                    *owed = Owed::default();
+                    true
+                }
+                (Call::Btree, Ended::Badly { .. }) | (_, Ended::Refused) => false,
+            };
+            now.gap = owed.gap.is_some();
+            drop(owed);
             let at = self.platform.clock.now();
-            let k = now.of_mut(kind);
+            let k = now.of_mut(call.kind());
             k.running = k.running.saturating_sub(1);
             match ended {
                 Ended::Refused => return,
@@ -241,7 +304,9 @@ impl Status {
                 }
                 Ended::Well(bytes) => {
                     k.successes += 1;
-                    k.consecutive_failures = 0;
+                    if makes_up {
+                        k.consecutive_failures = 0;
+                    }
                     k.bytes += bytes;
                     k.last_success = Some(at);
                     if bytes > 0 {

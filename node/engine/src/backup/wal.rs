@@ -12,7 +12,8 @@ use unisondb_wal::{SealedFile, SegmentInfo, SegmentState, copy_verified};
 use super::leftovers;
 use super::publish::{Draft, read_sum};
 use super::root::{Asked, Folder, Made, Missing};
-use super::{BackupError, BackupKind, Copied, WalBackup};
+use super::status::Call;
+use super::{BackupError, Copied, WalBackup};
 use crate::{Engine, Error};
 
 impl Engine {
@@ -27,7 +28,7 @@ impl Engine {
     pub fn backup_wal(&self, after: SegmentId, dir: &str) -> Result<WalBackup, BackupError> {
         let asked = Asked::folder(dir)?;
         self.0.backup.count(
-            BackupKind::Wal,
+            Call::Wal(after),
             || {
                 self.may_be_backed_up()?;
                 let (targets, disk) = (&self.0.backup.targets, &self.0.platform.disk);

@@ -293,6 +293,7 @@ impl Ground<'_> {
             flusher: Flusher::default(),
             stopped: Mutex::new(None),
             stalled: Mutex::new(None),
+            footer_waits: Mutex::new(None),
             read_only: std::sync::OnceLock::new(),
             counters: Counters::default(),
             backup: crate::backup::Status::load(self.platform, &self.places.home),

@@ -254,7 +254,8 @@ impl StartError {
 impl From<unisondb_wal::Error> for StartError {
     fn from(e: unisondb_wal::Error) -> StartError {
         match e {
-            unisondb_wal::Error::Io { path, source, .. } => StartError::io(&path, source),
+            unisondb_wal::Error::Io { path, source, .. }
+            | unisondb_wal::Error::Exhausted { path, source, .. } => StartError::io(&path, source),
             unisondb_wal::Error::Full { path } => StartError::Full(path),
             other => StartError::Engine(other.into()),
         }

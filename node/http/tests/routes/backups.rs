@@ -296,6 +296,17 @@ async fn segments_are_listed_and_pulled_as_they_are() {
         .await;
     assert_eq!(part.is(206).body, &file[10..20]);
     let tag = format!("\"{}\"", sum(&file));
+    // A part of what it has; of anything else the whole.
+    for (validator, status) in [
+        (tag.as_str(), 206),
+        ("\"other\"", 200),
+        (&format!("W/{tag}"), 200),
+    ] {
+        let headers = [("range", "bytes=10-19"), ("if-range", validator)];
+        let target = "/api/v1/users/wal/segments/1";
+        let answer = rig.send("GET", target, &headers, "").await;
+        answer.is(status);
+    }
     rig.send(
         "GET",
         "/api/v1/users/wal/segments/1",

@@ -303,3 +303,48 @@ async fn more_connections_than_allowed_wait_for_their_turn() {
     stop.send(()).unwrap();
     task.await.unwrap();
 }
+
+#[tokio::test]
+async fn a_request_names_its_host_once_and_only_http_1_0_may_leave_it_out() {
+    let rig = Rig::new();
+    let (at, stop, task) = listen(&rig, Connections::default()).await;
+    let close = "Connection: close\r\n\r\n";
+    for (head, status) in [
+        ("HTTP/1.1\r\nHost: localhost\r\n", "200"),
+        ("HTTP/1.1\r\n", "400"),
+        ("HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n", "400"),
+        (
+            "HTTP/1.0\r\nHost: localhost\r\nHost: evil.example.com\r\n",
+            "400",
+        ),
+        ("HTTP/1.0\r\n", "200"),
+    ] {
+        let answer = talk(&at, &format!("GET /health {head}{close}")).await;
+        let got = answer.split(' ').nth(1);
+        assert_eq!(got, Some(status), "{head:?}: {answer}");
+    }
+    stop.send(()).unwrap();
+    task.await.unwrap();
+}
+
+#[tokio::test]
+async fn the_audit_log_says_who_pulled_a_segment_or_a_snapshot() {
+    let rig = Rig::new();
+    rig.put_raw("a", b"x").await;
+    rig.post("/api/v1/users/wal/seal", "").await.is(200);
+    let (at, stop, task) = listen(&rig, Connections::default()).await;
+    for path in ["wal/segments/1", "wal/segments/77", "btree/snapshot"] {
+        let mut stream = TcpStream::connect(&at).await.unwrap();
+        let who = format!("who=\"{}\"", stream.local_addr().unwrap());
+        let request = format!(
+            "GET /api/v1/users/{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let log = crate::rig::log();
+        assert!(log.contains(&who), "{path}: {who} in {log}");
+    }
+    stop.send(()).unwrap();
+    task.await.unwrap();
+}

@@ -14,7 +14,7 @@ use super::state::{Place, Room, State, fail, parts};
 use super::tree::{Folder, Id, Inode, Tree};
 use super::{Native, OpKind, Operation, Policy, Rule, image};
 use crate::real::RealDisk;
-use crate::{Access, Disk, File, FolderEntry, Lock, Meta, Space, VolumeKind};
+use crate::{Access, Disk, File, FolderEntry, Lock, Meta, Space, VolumeKind, is_exhausted};
 
 /// What an in-memory disk without a capacity says it has.
 const BOUNDLESS: u64 = 1 << 40;
@@ -349,8 +349,8 @@ impl Disk for MemoryDisk {
         let seed = state.seed;
         match failed {
             Ok(()) => state.tree.sync_folder(id),
-            // Nothing was done, and nothing was lost: the one error that may be tried again.
-            Err(ref e) if e.kind() == ErrorKind::Interrupted => {}
+            // Nothing was done, and nothing was lost: what may be tried again.
+            Err(ref e) if e.kind() == ErrorKind::Interrupted || is_exhausted(e) => {}
             Err(_) => state.tree.fail_sync_folder(id, seed),
         }
         state.tree.tidy();

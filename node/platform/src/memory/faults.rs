@@ -129,6 +129,8 @@ pub enum Effect {
     ReadOnly,
     /// EOPNOTSUPP: this file system cannot.
     Unsupported,
+    /// EMFILE: this process has no descriptor left. Only calls that open something give it.
+    Descriptors,
     /// EINTR: nothing done, may be called again.
     Interrupted,
     /// A read or write of at most so many bytes, one at least.
@@ -148,6 +150,7 @@ impl Effect {
             Effect::Denied => Some(io::ErrorKind::PermissionDenied.into()),
             Effect::ReadOnly => Some(io::ErrorKind::ReadOnlyFilesystem.into()),
             Effect::Unsupported => Some(io::ErrorKind::Unsupported.into()),
+            Effect::Descriptors => Some(io::Error::from_raw_os_error(24)),
             Effect::Interrupted => Some(io::ErrorKind::Interrupted.into()),
             Effect::Short(_) | Effect::Misdirect(_) => None,
         }

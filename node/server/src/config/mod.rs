@@ -18,7 +18,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use unisondb_platform::{Disk, DiskExt as _};
-use unisondb_types::{Target, limits};
+use unisondb_types::{SegmentId, Target, limits};
 
 pub use self::address::{Address, AddressError, Host};
 pub use self::cli::command;
@@ -315,6 +315,12 @@ impl Effective {
             return Err(ConfigError::Contradiction(format!(
                 "segment_size is {}: {least} to {most} bytes are wanted",
                 c.segment_size.print()
+            )));
+        }
+        if let Some(id) = c.first_segment_id.filter(|id| *id > SegmentId::FIRST_MOST) {
+            return Err(ConfigError::Contradiction(format!(
+                "first_segment_id is {id}: at most {} is wanted, so that later lineages have room",
+                SegmentId::FIRST_MOST
             )));
         }
         if c.map_size.bytes() < 1 << 20 {

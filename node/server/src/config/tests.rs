@@ -142,6 +142,7 @@ fn values_that_contradict_each_other_are_refused() {
         ),
         (&["--recovery-target-exclusive"], "wants"),
         (&["--segment-size=1KiB"], "segment_size"),
+        (&["--first-segment-id=900000001"], "first_segment_id"),
         (
             &["--durability=interval", "--durability-interval=0s"],
             "durability_interval",

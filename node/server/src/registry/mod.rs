@@ -190,11 +190,12 @@ async fn open(
 }
 
 /// Says on stderr why a namespace does not open; damage in the documented words.
-#[allow(clippy::print_stderr)]
 fn announce(wanted: &Wanted, error: &StartError) {
     if error.is_damage() {
-        // The documented line, by itself, whatever the log format is: people grep for it.
-        eprintln!("ERROR: database file is corrupted");
+        // The documented line, by itself, whatever the log format is: people grep for it. A stderr
+        // that cannot be written is no reason to panic.
+        let line = b"ERROR: database file is corrupted\n";
+        drop(std::io::Write::write_all(&mut std::io::stderr(), line));
     }
     match wanted {
         Wanted::Folder(namespace) => {

@@ -105,3 +105,32 @@ async fn a_start_on_a_full_disk_reads_with_the_room_kept_aside_and_waits_for_roo
         node.stop().await;
     }
 }
+
+#[tokio::test]
+async fn want_of_descriptors_refuses_writes_and_is_over_when_there_are_some_again() {
+    let machine = Machine::new();
+    let node = machine.start(&["--ballast-bytes=0"]).await;
+    let open = engine(&node).await;
+    write(&node, "k", "v").await.unwrap();
+    for kind in [OpKind::Open, OpKind::CreateFile, OpKind::SyncFolder] {
+        let rule = Rule::always(kind, "/data/users/wal", Effect::Descriptors);
+        machine.disk.inject(rule);
+    }
+    let large = "x".repeat(1 << 20);
+    let mut last = Ok(());
+    for _ in 0..200 {
+        last = write(&node, "l", &large).await.map(drop);
+        if last.is_err() {
+            break;
+        }
+    }
+    let met = last.unwrap_err();
+    assert!(met.to_string().contains("os error 24"), "{met}");
+    assert_eq!(open.stopped(), None, "it passes");
+    assert_eq!(value(&open, "k").as_deref(), Some(&b"v"[..]));
+    machine.disk.heal();
+    write(&node, "n", "again").await.unwrap();
+    assert_eq!(value(&open, "n").as_deref(), Some(&b"again"[..]));
+    drop(open);
+    node.stop().await;
+}

@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | no room reserved | 507, not written | goes on; the background makes room |
 //! | disk full at the fsync in spite of that | 504: it stays in the log | 507 until that fsync succeeds, then it is applied |
+//! | no descriptor for the next segment's file | 503, not written; 504 at the fsync, as above | asked again at the next write |
 //! | any other write or fsync | 500 | final: the log has stopped (P14) |
 //! | the clock is not believed | 503, not written | asked again at the next write |
 
@@ -207,12 +208,16 @@ impl Log {
                 wal.commit(durable);
                 Ok(entries)
             }
-            Err(Error::Full { .. }) => {
-                self.state.starved.store(true, Ordering::Relaxed);
+            Err(e) if e.is_passing() => {
+                let why = match e {
+                    Error::Full { .. } => {
+                        self.state.starved.store(true, Ordering::Relaxed);
+                        "the disk was full at the fsync".to_owned()
+                    }
+                    e => e.to_string(),
+                };
                 self.limbo = entries;
-                Err(Failure::Refused(WriteError::Unknown(
-                    "the disk was full at the fsync".to_owned(),
-                )))
+                Err(Failure::Refused(WriteError::Unknown(why)))
             }
             Err(e) => Err(Failure::Final(e.to_string())),
         }
@@ -239,6 +244,9 @@ impl Log {
                 self.state.starved.store(true, Ordering::Relaxed);
                 return Failure::Refused(WriteError::Full);
             }
+            if e.is_passing() {
+                return Failure::Refused(WriteError::Unavailable(e.to_string()));
+            }
             Failure::Final(e.to_string())
         })
     }
@@ -254,7 +262,7 @@ impl Log {
             Err(e) => match self.full_or_final::<()>(Err(e)) {
                 // What was answered stays in the log: the next interval tries again.
                 Err(Failure::Refused(_)) => {
-                    tracing::warn!(namespace = %self.engine.namespace(), "the disk is full: answered writes are not yet durable");
+                    tracing::warn!(namespace = %self.engine.namespace(), "the disk is full or descriptors are short: answered writes are not yet durable");
                 }
                 Err(Failure::Final(why)) => self.fail(&why),
                 Ok(()) => {}

@@ -255,9 +255,9 @@ impl Wal {
             Some(why) => Err(Error::Poisoned { why: why.clone() }),
         }
     }
-    /// A write or sync failed: that is final, unless the disk is only full.
+    /// A write or sync failed: that is final, unless it was want of room or of a descriptor.
     fn failed(&self, error: Error) -> Error {
-        if !matches!(error, Error::Full { .. } | Error::Poisoned { .. }) {
+        if !error.is_passing() && !matches!(error, Error::Poisoned { .. }) {
             self.poison(&error);
         }
         error

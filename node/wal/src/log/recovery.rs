@@ -126,6 +126,7 @@ impl Wal {
                 io: Mutex::new(Io {
                     current,
                     spare: None,
+                    name_due: false,
                     step: options.zero_ahead,
                     least_step: options.zero_ahead,
                     scratch: Vec::new(),

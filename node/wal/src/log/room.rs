@@ -64,7 +64,8 @@ impl Wal {
     /// one segment's worth is not kept.) Cheap when there is room.
     ///
     /// # Errors
-    /// [`Error::Full`]: nothing was changed but the length of zeroes; [`Error::Poisoned`],
+    /// [`Error::Full`], [`Error::Exhausted`]: nothing was changed but the length of zeroes;
+    /// [`Error::Poisoned`],
     /// [`Error::Io`].
     pub fn reserve(&self, bytes: u64) -> Result<(), Error> {
         self.sound()?;
@@ -85,8 +86,8 @@ impl Wal {
         }
     }
 
-    /// After a sync, on its thread: so that [`reserve`](Self::reserve) finds room. A full disk is
-    /// not said here, but when room is asked for.
+    /// After a sync, on its thread: so that [`reserve`](Self::reserve) finds room. A full disk, or
+    /// want of descriptors, is not said here, but when room is asked for.
     pub(super) fn top_up(&self, io: &mut Io) -> Result<(), Error> {
         let half = io.step / 2;
         let options = &self.inner.options;
@@ -98,7 +99,7 @@ impl Wal {
         }
         let step = io.step;
         match self.extend(io, step) {
-            Err(Error::Full { .. }) => Ok(()),
+            Err(e) if e.is_passing() => Ok(()),
             other => other,
         }
     }

@@ -8,7 +8,7 @@
 use std::io;
 use std::sync::Arc;
 
-use unisondb_platform::{Access, Disk, File, FileExt};
+use unisondb_platform::{Access, Disk, File, FileExt, is_exhausted};
 use unisondb_types::{Lsn, SegmentId};
 
 use super::Wal;
@@ -27,6 +27,9 @@ pub(super) struct Io {
     pub current: Current,
     /// The file that the next one gets, with room already.
     pub spare: Option<Arc<dyn File>>,
+    /// A segment was given its name, and the folder could not be opened to sync that: nothing is
+    /// written to the segment before it is.
+    pub name_due: bool,
     /// By how much the active segment is zeroed ahead next time.
     pub step: u64,
     /// What that begins with, and comes back to.
@@ -57,7 +60,7 @@ impl Wal {
     /// Appending goes on meanwhile.
     ///
     /// # Errors
-    /// [`Error::Full`]: part of it may be durable, as [`durable`](Self::durable) says; the rest
+    /// [`Error::Full`], [`Error::Exhausted`]: part of it may be durable, as [`durable`](Self::durable) says; the rest
     /// stays, and may be synced later or truncated. [`Error::Io`], and from then on
     /// [`Error::Poisoned`].
     pub fn sync(&self) -> Result<Lsn, Error> {
@@ -69,6 +72,7 @@ impl Wal {
 
     pub(super) fn flush(&self, io: &mut Io) -> Result<Lsn, Error> {
         self.sound()?;
+        self.sync_name(io)?;
         loop {
             match self.next_step(io) {
                 Step::Done => return Ok(self.durable()),
@@ -198,14 +202,23 @@ impl Wal {
             file,
             written: HEADER_BYTES as u64,
         };
-        let synced = self.sync_folder();
+        io.name_due = true;
         let mut state = self.inner.state.lock();
         let segment = state
             .segment_mut(next)
             .expect("segments go only by truncation and purge, which wait for this");
         segment.begun = true;
         drop(state);
-        synced
+        self.sync_name(io)
+    }
+
+    /// Makes the name of the current segment durable, if it may not be.
+    fn sync_name(&self, io: &mut Io) -> Result<(), Error> {
+        if io.name_due {
+            self.sync_folder()?;
+            io.name_due = false;
+        }
+        Ok(())
     }
 
     /// An error of a sync is final whatever its kind: what was written may be lost (P14).
@@ -224,6 +237,10 @@ impl Wal {
     pub(super) fn sync_folder(&self) -> Result<(), Error> {
         let dir = &self.inner.dir;
         self.disk().sync_folder(dir).map_err(|source| {
+            if is_exhausted(&source) {
+                // It was not opened, so nothing was synced badly: it may be done again.
+                return Error::io("cannot open", dir, source);
+            }
             let error = Error::Io {
                 action: "cannot sync",
                 path: dir.clone(),

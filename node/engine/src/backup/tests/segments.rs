@@ -118,6 +118,11 @@ fn a_purged_segment_is_a_gap_and_a_failure() {
     assert!(node.engine.backup_status().gap);
     assert_eq!(node.wal(2, "wal").unwrap(), [3, 4]);
     assert_eq!(node.wal(0, "wal").unwrap(), [3, 4]);
+    assert!(
+        node.engine.backup_status().gap,
+        "what is held closes no gap"
+    );
+    node.snapshot("s.db").unwrap();
     assert!(!node.engine.backup_status().gap);
 }
 
@@ -149,4 +154,29 @@ fn leftovers_of_a_killed_call_are_removed_and_others_files_are_not() {
             "x.wal.tmp"
         ]
     );
+}
+
+#[test]
+fn want_of_descriptors_fails_the_call_with_its_reason_and_the_namespace_goes_on() {
+    let (mut node, disk, _) = in_memory();
+    node.fill(2);
+    for kind in [OpKind::Open, OpKind::CreateFile] {
+        for place in ["/data", "/"] {
+            disk.inject(Rule::always(kind, place, Effect::Descriptors));
+            let met = node.wal(0, "wal/x").unwrap_err();
+            assert!(met.to_string().contains("os error 24"), "{met}");
+            disk.heal();
+        }
+    }
+    assert_eq!(node.engine.stopped(), None);
+    // A footer that cannot be opened for waits, and stops nothing.
+    disk.inject(Rule::always(OpKind::Open, "/", Effect::Descriptors));
+    node.seal();
+    assert_eq!(node.engine.stopped(), None);
+    let why = node.engine.footer_waits().unwrap();
+    assert!(why.contains("os error 24"), "{why}");
+    disk.heal();
+    node.put("next", b"v");
+    assert_eq!(node.engine.footer_waits(), None);
+    assert_eq!(node.wal(0, "wal/x").unwrap(), [1, 2, 3]);
 }

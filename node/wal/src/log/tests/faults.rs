@@ -233,3 +233,51 @@ fn since(machine: &Machine, before: u64) -> Vec<OpKind> {
         .map(|op| op.kind)
         .collect()
 }
+
+#[test]
+fn want_of_descriptors_refuses_a_reservation_and_a_footer_and_stops_nothing() {
+    for folders in [false, true] {
+        let machine = Machine::begun();
+        let wal = machine.open();
+        fill(&wal, 3);
+        for kind in [OpKind::Open, OpKind::CreateFile] {
+            let rule = Rule::always(kind, "/", Effect::Descriptors);
+            machine.disk.inject(rule);
+        }
+        if folders {
+            let rule = Rule::always(OpKind::SyncFolder, "/", Effect::Descriptors);
+            machine.disk.inject(rule);
+        }
+        let mut met = None;
+        for n in 0..40 {
+            met = wal.reserve(644).err();
+            if met.is_none() {
+                wal.append(TERM, time(n), &[user(n, 600)]).unwrap();
+                met = wal.sync().err();
+            }
+            if met.is_some() {
+                break;
+            }
+        }
+        assert!(matches!(met, Some(Error::Exhausted { .. })), "{met:?}");
+        assert_eq!(wal.poisoned(), None);
+        let met = wal.sync().err();
+        assert!(met.is_none_or(|e| e.is_passing()), "and again");
+        machine.disk.heal();
+        wal.commit(wal.sync().unwrap());
+        machine.disk.inject(Rule::always(
+            OpKind::Open,
+            crate::testing::dir(),
+            Effect::Descriptors,
+        ));
+        let first = wal.unsealed_ended()[0].id;
+        let met = wal.seal(first, digest(1));
+        assert!(matches!(met, Err(Error::Exhausted { .. })), "{met:?}");
+        machine.disk.heal();
+        wal.seal(first, digest(1)).unwrap();
+        wal.reserve(644).unwrap();
+        fill(&wal, 3);
+        let kept = all(&wal, 1);
+        assert_eq!(all(&machine.crash(1).open(), 1), kept);
+    }
+}
