@@ -29,6 +29,15 @@ fix:
 test *ARGS:
     cargo test --workspace {{ARGS}}
 
+# The simulator: `just sim run --seeds 1..100`, `just sim replay 7 --trace`.
+sim *ARGS:
+    RUSTFLAGS="--cfg tokio_unstable" CARGO_TARGET_DIR=target/sim cargo build --release --quiet -p unisondb-sim
+    target/sim/release/unisondb-sim {{ARGS}}
+
+# Many seeds of the swarm, two at a time.
+soak-sim SEEDS="1..2001":
+    just sim run --seeds {{SEEDS}} --coverage 5
+
 # The documented scripts against a real node.
 documented:
     cargo test -p unisondb-tests --test documented_scripts --test documented_restores -- --nocapture

@@ -1,6 +1,6 @@
 //! The listener loop: connections with bounds on how many, how slow and, at the end, how long.
 //!
-//! Real sockets only: the simulator hands the router its own. On shutdown nothing new is accepted,
+//! On shutdown nothing new is accepted,
 //! requests under way are finished within [`Connections::drain`], and idle connections are closed.
 
 use std::convert::Infallible;
@@ -20,11 +20,11 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tower::Service;
+use unisondb_platform::Listener;
 
 use crate::guard;
 use crate::wire::{self, Turns, Unread, Wire};
@@ -73,8 +73,8 @@ struct Serving {
 }
 
 /// Serves `router` on all `listeners` until `shutdown` is ready and requests under way are done.
-pub async fn serve(
-    listeners: Vec<TcpListener>,
+pub async fn serve<L: Listener>(
+    listeners: Vec<L>,
     router: Router,
     tls: Option<Arc<rustls::ServerConfig>>,
     bounds: Connections,
@@ -97,7 +97,11 @@ pub async fn serve(
     while loops.join_next().await.is_some() {}
 }
 
-async fn accept(listener: TcpListener, serving: Arc<Serving>, mut stopping: watch::Receiver<bool>) {
+async fn accept<L: Listener>(
+    listener: L,
+    serving: Arc<Serving>,
+    mut stopping: watch::Receiver<bool>,
+) {
     let mut open = JoinSet::new();
     // Running while nothing more is said of connections that cannot be accepted.
     let mut quiet = tokio::time::interval(QUIET);
@@ -141,12 +145,12 @@ async fn stop_is_wanted(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stop| *stop).await;
 }
 
-async fn next(
-    listener: &TcpListener,
+async fn next<L: Listener>(
+    listener: &L,
     turns: &Arc<Semaphore>,
 ) -> (
     Option<OwnedSemaphorePermit>,
-    std::io::Result<(TcpStream, SocketAddr)>,
+    std::io::Result<(L::Stream, SocketAddr)>,
 ) {
     let turn = Arc::clone(turns).acquire_owned().await.ok();
     (turn, listener.accept().await)
@@ -160,16 +164,13 @@ fn is_of_one_connection(e: &std::io::Error) -> bool {
     )
 }
 
-async fn greet(
-    stream: TcpStream,
+async fn greet<S: AsyncRead + AsyncWrite + Send + Unpin>(
+    stream: S,
     peer: SocketAddr,
     serving: Arc<Serving>,
     stopping: watch::Receiver<bool>,
     _turn: Option<OwnedSemaphorePermit>,
 ) {
-    // Answers are small and complete: waiting to fill a packet only adds delay. A socket that
-    // refuses is closed already, which the next read tells.
-    let _ = stream.set_nodelay(true);
     let Some(tls) = &serving.tls else {
         return talk(stream, peer, &serving, stopping).await;
     };

@@ -1,5 +1,5 @@
-//! The machine below the database, as four seams: [`Disk`] and [`File`], [`Clock`], [`Entropy`],
-//! [`Offload`]. [`Platform`] carries one of each. The real ones are in [`real`]; [`memory`] has the
+//! The machine below the database, as five seams: [`Disk`] and [`File`], [`Clock`], [`Entropy`],
+//! [`Offload`], [`Listener`]. [`Platform`] carries one of each but the last. The real ones are in [`real`]; [`memory`] has the
 //! disk that loses, tears, fails and fills up as told, for tests and the simulator.
 //!
 //! Nothing above this crate names `std::fs`, `SystemTime::now`, `Instant::now`, `thread::spawn` or
@@ -15,6 +15,7 @@ pub mod memory;
 pub mod offload;
 pub mod pulse;
 pub mod real;
+pub mod transport;
 
 pub use clock::Clock;
 pub use disk::{
@@ -24,6 +25,7 @@ pub use disk::{
 pub use entropy::Entropy;
 pub use offload::{Offload, OffloadExt};
 pub use pulse::Pulse;
+pub use transport::Listener;
 
 /// One machine: what a node is handed at assembly. Cheap to clone.
 #[derive(Clone)]

@@ -6,6 +6,7 @@
 
 mod disk;
 mod offload;
+mod transport;
 
 use std::future::Future;
 use std::pin::Pin;

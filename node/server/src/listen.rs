@@ -8,6 +8,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tokio::net::{TcpListener, TcpSocket};
+use unisondb_platform::Listener;
 
 use crate::config::{Address, Host};
 
@@ -67,10 +68,10 @@ pub async fn bind(address: &Address) -> Result<Vec<TcpListener>, ListenError> {
 }
 
 /// Where a listener listens.
-pub fn addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
+pub fn addresses<L: Listener>(listeners: &[L]) -> Vec<SocketAddr> {
     listeners
         .iter()
-        .filter_map(|listener| listener.local_addr().ok())
+        .filter_map(|listener| listener.address().ok())
         .collect()
 }
 
@@ -157,7 +158,7 @@ fn bind_one(socket: SocketAddr, one_of_several: bool) -> io::Result<TcpListener>
 }
 
 /// Whether everybody who can reach this listener sits on this machine.
-pub fn is_loopback(listeners: &[TcpListener]) -> bool {
+pub fn is_loopback<L: Listener>(listeners: &[L]) -> bool {
     addresses(listeners)
         .iter()
         .all(|socket| socket.ip().is_loopback())

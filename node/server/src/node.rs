@@ -9,11 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use unisondb_http::{Connections, HostError, RenderMetrics, Settings, Tokens};
-use unisondb_platform::{DiskExt as _, OffloadExt as _, Platform};
+use unisondb_platform::{DiskExt as _, Listener, OffloadExt as _, Platform};
 use unisondb_types::Namespace;
 
 use crate::config::{Config, Durability, Effective};
@@ -30,13 +29,13 @@ const CUT_OFF: Duration = Duration::from_secs(15);
 const TOKENS_BYTES: u64 = 16 << 20;
 
 /// What a node is made of.
-pub struct Parts {
+pub struct Parts<L> {
     /// The machine.
     pub platform: Platform,
     /// The configuration.
     pub effective: Effective,
     /// Where it listens; bound already.
-    pub listeners: Vec<TcpListener>,
+    pub listeners: Vec<L>,
     /// What renders the process's metrics, if it has a recorder.
     pub render_metrics: Option<RenderMetrics>,
 }
@@ -79,7 +78,7 @@ pub struct Running {
 ///
 /// # Errors
 /// [`StartError`], the last kind excepted.
-pub async fn start(parts: Parts) -> Result<Running, StartError> {
+pub async fn start<L: Listener>(parts: Parts<L>) -> Result<Running, StartError> {
     let Parts {
         platform,
         effective,
@@ -262,7 +261,7 @@ fn tokens(platform: &Platform, config: &Config) -> Result<Option<Tokens>, StartE
 }
 
 /// Says loudly what an operator may not have meant.
-fn warn(effective: &Effective, listeners: &[TcpListener], tokens: bool, tls: bool) {
+fn warn<L: Listener>(effective: &Effective, listeners: &[L], tokens: bool, tls: bool) {
     if !tokens && !tls && !listen::is_loopback(listeners) {
         tracing::warn!(
             addresses = ?listen::addresses(listeners),

@@ -76,12 +76,10 @@ fn receive(
     let mut chunk = vec![0; CHUNK_BYTES];
     let mut bytes = 0u64;
     loop {
-        let n = match reader.read(&mut chunk) {
-            Ok(0) => return Ok(bytes),
-            Ok(n) => n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(pipe_failed(e)),
-        };
+        let n = fill(&mut reader, &mut chunk).map_err(pipe_failed)?;
+        if n == 0 {
+            return Ok(bytes);
+        }
         // LMDB begins its transaction before it writes the first byte.
         if let Some(begun) = begun.take() {
             begun();
@@ -89,6 +87,21 @@ fn receive(
         sink(&chunk[..n]).map_err(Error::Sink)?;
         bytes += n as u64;
     }
+}
+
+/// Reads until `chunk` is full or the pipe ends: what is handed on does not depend on how two
+/// threads took turns.
+fn fill(reader: &mut PipeReader, chunk: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < chunk.len() {
+        match reader.read(&mut chunk[filled..]) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(filled)
 }
 
 fn pipe_failed(e: io::Error) -> Error {

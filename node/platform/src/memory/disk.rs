@@ -83,6 +83,11 @@ impl MemoryDisk {
         self.state.lock().faults = Faults::default();
     }
 
+    /// Forgets the rules; the policy stays.
+    pub fn forget_rules(&self) {
+        self.state.lock().faults.rules.clear();
+    }
+
     /// Gives the volume so many bytes; None: more than anyone needs.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state.lock().room.capacity = bytes;
@@ -137,6 +142,30 @@ impl MemoryDisk {
             Inode::File(content) => Some(content.durable.to_vec()),
             Inode::Folder(_) => None,
         }
+    }
+
+    /// Every file below a folder, as readers see it, in the order of the paths: past all faults,
+    /// uncounted. Native folders are left out.
+    #[must_use]
+    pub fn files(&self, folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+        let state = self.state.lock();
+        let found = state.place(folder).and_then(|place| state.found(&place));
+        let mut files = Vec::new();
+        let mut left: Vec<(PathBuf, Id)> = found
+            .map(|id| (folder.to_owned(), id))
+            .into_iter()
+            .collect();
+        while let Some((path, id)) = left.pop() {
+            match state.tree.inode(id) {
+                Inode::File(content) => files.push((path, content.current.to_vec())),
+                Inode::Folder(folder) => {
+                    let inside = folder.names.iter().map(|(name, id)| (path.join(name), *id));
+                    left.extend(inside);
+                }
+            }
+        }
+        files.sort();
+        files
     }
 
     /// Turns over the bits of `mask` in a byte of a file, on the medium, until it is written again.

@@ -89,7 +89,7 @@ impl Machine {
         let Invocation::Serve(effective) = loaded else {
             panic!("no check was asked for")
         };
-        let parts = Parts {
+        let parts = Parts::<tokio::net::TcpListener> {
             platform: self.platform.clone(),
             effective: *effective,
             listeners: Vec::new(),

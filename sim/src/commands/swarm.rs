@@ -1,0 +1,284 @@
+//! `run`: many seeds, a process each, a progress line, a summary; JSON and JUnit for CI.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use serde_json::json;
+
+use super::{Found, one};
+use crate::plan::Profile;
+use crate::report::Report;
+
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// From seed A to before seed B
+    #[arg(long, value_name = "A..B")]
+    seeds: String,
+    /// Processes at once
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+    #[arg(long, value_enum, default_value = "swarm")]
+    profile: Profile,
+    /// Begins no further seed after so many minutes
+    #[arg(long)]
+    minutes: Option<f64>,
+    /// The summary as one line of JSON
+    #[arg(long)]
+    json: bool,
+    /// The findings as JUnit's XML, in this file
+    #[arg(long)]
+    junit: Option<PathBuf>,
+    /// Fails if fewer than so many seeds reach something, or it is reached fewer than 20 times
+    #[arg(long)]
+    coverage: Option<u64>,
+}
+
+/// What a long run must have reached.
+const REACHED: &[&str] = &[
+    "a broken node was restarted",
+    "a damaged data.mdb was refused",
+    "a gap was told",
+    "a restore began a lineage at the right record",
+    "a snapshot was archived",
+    "a write was left unknown",
+    "an unknown write was tried again",
+    "answer 412",
+    "answer 503",
+    "answer 507",
+    "btree/backup 500",
+    "in-place restore CopyAll",
+    "in-place restore KeepLog",
+    "in-place restore SnapshotOnly",
+    "in-place restore Udbctl",
+    "restores refused as they must be",
+    "restores with a base of 50 records or more",
+    "segments were archived",
+    "wal/backup 500",
+];
+
+pub fn run(options: &Options) -> anyhow::Result<Found> {
+    let (from, to) = range(&options.seeds)?;
+    ensure!(options.jobs > 0, "--jobs is at least 1");
+    let begun = now();
+    let next = AtomicU64::new(from);
+    let reports = Mutex::new(Vec::new());
+    let findings = AtomicU64::new(0);
+    let until = options.minutes.map(|m| Duration::from_secs_f64(m * 60.0));
+    let failed: Mutex<Option<anyhow::Error>> = Mutex::new(None);
+    std::thread::scope(|scope| {
+        for _ in 0..options.jobs {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let late = until.is_some_and(|most| begun.elapsed() > most);
+                    if seed >= to || late || failed.lock().is_ok_and(|f| f.is_some()) {
+                        return;
+                    }
+                    let report = one::child(&[seed.to_string()], options.profile)
+                        .unwrap_or_else(|e| died(seed, &e));
+                    if !report.findings.is_empty() {
+                        findings.fetch_add(1, Ordering::Relaxed);
+                        eprintln!("\nseed {seed}: {}", report.verdict());
+                    }
+                    let mut reports = reports.lock().expect("no thread panics with it");
+                    reports.push(report);
+                    if reports.len().is_multiple_of(10) {
+                        eprint!(
+                            "\r{} seeds, {} with findings",
+                            reports.len(),
+                            findings.load(Ordering::Relaxed)
+                        );
+                    }
+                }
+            });
+        }
+    });
+    eprintln!();
+    let mut reports = reports.into_inner().expect("no thread panics with it");
+    reports.sort_by_key(|r| r.seed);
+    ensure!(!reports.is_empty(), "no seed was run");
+    let summary = Summary::of(&reports, begun.elapsed());
+    if let Some(path) = &options.junit {
+        std::fs::write(path, junit(&reports)).with_context(|| path.display().to_string())?;
+    }
+    if options.json {
+        println!("{}", summary.json(&reports));
+    } else {
+        print!("{}", summary.in_words(&reports));
+    }
+    let mut found = match findings.into_inner() {
+        0 => Found::Nothing,
+        _ => Found::Something,
+    };
+    if let Some(seeds) = options.coverage {
+        for name in REACHED {
+            let (times, in_seeds) = summary.reached.get(*name).copied().unwrap_or_default();
+            if times < 20 || in_seeds < seeds {
+                println!("not reached enough: {name:?}, {times} times in {in_seeds} seeds");
+                found = Found::Something;
+            }
+        }
+    }
+    Ok(found)
+}
+
+#[allow(clippy::disallowed_methods)]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn died(seed: u64, error: &anyhow::Error) -> Report {
+    Report {
+        seed,
+        findings: vec![format!("the process ended: {error:#}")],
+        ..Report::default()
+    }
+}
+
+fn range(text: &str) -> anyhow::Result<(u64, u64)> {
+    let Some((from, to)) = text.split_once("..") else {
+        bail!("--seeds {text}: A..B is wanted, such as 1..100");
+    };
+    let number = |n: &str| {
+        n.parse::<u64>()
+            .with_context(|| format!("--seeds {text}: {n:?} is no number"))
+    };
+    let (from, to) = (number(from)?, number(to)?);
+    ensure!(from < to, "--seeds {text} is empty");
+    Ok((from, to))
+}
+
+/// All runs together.
+struct Summary {
+    wall: Duration,
+    simulated_ms: u64,
+    records: u64,
+    restores: u64,
+    inside: u64,
+    across: u64,
+    faults: BTreeMap<String, u64>,
+    /// How often something was reached, and in how many seeds.
+    reached: BTreeMap<String, (u64, u64)>,
+}
+
+impl Summary {
+    fn of(reports: &[Report], wall: Duration) -> Summary {
+        let mut summary = Summary {
+            wall,
+            simulated_ms: 0,
+            records: 0,
+            restores: 0,
+            inside: 0,
+            across: 0,
+            faults: BTreeMap::new(),
+            reached: BTreeMap::new(),
+        };
+        for report in reports {
+            summary.simulated_ms += report.simulated_ms;
+            summary.records += report.records;
+            summary.restores += report.restores;
+            summary.inside += report.inside_segment;
+            summary.across += report.across_fork;
+            for (name, n) in &report.faults {
+                *summary.faults.entry(name.clone()).or_default() += n;
+            }
+            for (name, n) in report.counters.iter().filter(|(_, n)| **n > 0) {
+                let (times, seeds) = summary.reached.entry(name.clone()).or_default();
+                *times += n;
+                *seeds += 1;
+            }
+        }
+        summary
+    }
+
+    fn in_words(&self, reports: &[Report]) -> String {
+        use std::fmt::Write as _;
+        let mut out = String::new();
+        let simulated = self.simulated_ms as f64 / 1e3;
+        let wall = self.wall.as_secs_f64();
+        let mut line = |text: String| writeln!(out, "{text}").expect("a String takes all");
+        line(format!(
+            "seeds      {} ({} to {})",
+            reports.len(),
+            reports[0].seed,
+            reports[reports.len() - 1].seed
+        ));
+        line(format!(
+            "simulated  {:.1} h in {wall:.0} s: {:.0} s a second",
+            simulated / 3600.0,
+            simulated / wall
+        ));
+        line(format!("records    {}", self.records));
+        line(format!(
+            "restores   {} compared with the model, {} inside a segment, {} across a fork",
+            self.restores, self.inside, self.across
+        ));
+        line(format!("faults     {} kinds", self.faults.len()));
+        self.faults
+            .iter()
+            .for_each(|(name, n)| line(format!("  {n:>8}  {name}")));
+        line("reached    times, in seeds".to_owned());
+        self.reached
+            .iter()
+            .for_each(|(name, (n, s))| line(format!("  {n:>8} {s:>6}  {name}")));
+        let bad: Vec<_> = reports.iter().filter(|r| !r.findings.is_empty()).collect();
+        line(format!("findings   {} seeds", bad.len()));
+        bad.iter()
+            .for_each(|r| line(format!("  seed {}: {}", r.seed, r.verdict())));
+        out
+    }
+
+    fn json(&self, reports: &[Report]) -> serde_json::Value {
+        let bad = reports.iter().filter(|r| !r.findings.is_empty());
+        json!({
+            "seeds": reports.len(), "from": reports[0].seed, "wallSeconds": self.wall.as_secs_f64(),
+            "simulatedMs": self.simulated_ms, "records": self.records, "restores": self.restores,
+            "insideSegment": self.inside, "acrossFork": self.across, "faults": self.faults,
+            "reached": self.reached,
+            "findings": bad.map(|r| json!({"seed": r.seed, "findings": r.findings})).collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn junit(reports: &[Report]) -> String {
+    let escape = |text: &str| {
+        text.replace('&', "&amp;")
+            .replace('<', "&lt;")
+            .replace('"', "&quot;")
+    };
+    let cases = reports.iter().map(|r| {
+        let failures = r
+            .findings
+            .iter()
+            .map(|f| format!("<failure message=\"{}\"/>", escape(f)));
+        format!(
+            "<testcase classname=\"simulation\" name=\"seed {}\">{}</testcase>\n",
+            r.seed,
+            failures.collect::<String>()
+        )
+    });
+    let bad = reports.iter().filter(|r| !r.findings.is_empty()).count();
+    format!(
+        "<?xml version=\"1.0\"?>\n<testsuite name=\"unisondb-sim\" tests=\"{}\" failures=\"{bad}\">\n{}</testsuite>\n",
+        reports.len(),
+        cases.collect::<String>()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_that_is_empty_or_none_is_told_in_words() {
+        assert_eq!(range("3..7").expect("it is one"), (3, 7));
+        let said = |text| range(text).expect_err("it is none").to_string();
+        assert!(said("7..7").contains("is empty"));
+        assert!(said("9").contains("A..B is wanted"));
+        assert!(said("a..3").contains("no number"));
+    }
+}

@@ -1,0 +1,201 @@
+//! [`Truth`]: every record that any log on the node's disk has shown, by lineage and LSN, and the
+//! state at each.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use unisondb_platform::memory::MemoryDisk;
+
+use super::log::{self, Id, Record, What};
+use super::model::Model;
+use crate::world::DATA;
+
+/// The records of one namespace.
+#[derive(Default)]
+pub struct Truth {
+    records: BTreeMap<(Id, u64), Record>,
+    parents: BTreeMap<Id, Option<(Id, u64)>>,
+    /// Up to where a lineage's records were surely committed: told to a client, or vouched for.
+    committed: BTreeMap<Id, u64>,
+    /// Sealed bytes, by lineage and segment.
+    sealed: BTreeMap<(Id, u64), [u8; 32]>,
+    /// Digests on record, by lineage and LSN.
+    digests: BTreeMap<(Id, u64), [u8; 32]>,
+    /// Files already read whole.
+    read: BTreeMap<String, [u8; 32]>,
+}
+
+impl Truth {
+    /// Reads what lies in the log folders of a namespace now; what is wrong, in words.
+    pub fn collect(&mut self, disk: &MemoryDisk, namespace: &str) -> Vec<String> {
+        let home = format!("{DATA}/{namespace}");
+        let mut wrong = Vec::new();
+        for (path, bytes) in disk.files(Path::new(&home)) {
+            let path = path.to_string_lossy().into_owned();
+            let in_log = path.starts_with(&format!("{home}/wal"));
+            if !in_log || !path.ends_with(".wal") {
+                continue;
+            }
+            let sum = *blake3::hash(&bytes).as_bytes();
+            if self.read.get(&path) == Some(&sum) {
+                continue;
+            }
+            if let Some(segment) = log::segment(&bytes) {
+                wrong.extend(self.add(&segment, &bytes, Source::Disk));
+            }
+            self.read.insert(path, sum);
+        }
+        wrong
+    }
+
+    /// Takes over what a segment shows.
+    pub fn add(&mut self, segment: &log::Segment, bytes: &[u8], source: Source) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let mut last_stamp = 0;
+        for record in &segment.records {
+            if record.stamp <= last_stamp {
+                wrong.push(format!(
+                    "record {} is stamped {} behind {last_stamp}",
+                    record.lsn, record.stamp
+                ));
+            }
+            last_stamp = record.stamp;
+            if let What::Lineage(l) = &record.what {
+                self.parents.insert(l.id, l.parent);
+            }
+            if let What::Check { last, digest, .. } = &record.what {
+                wrong.extend(self.digest(segment.lineage, *last, *digest, "a check"));
+            }
+            let key = (segment.lineage, record.lsn);
+            let settled = self.committed(segment.lineage) >= record.lsn;
+            match self.records.get(&key) {
+                Some(before) if before != record && settled => wrong.push(format!(
+                    "P1: record {} of lineage {} was committed and is another one now",
+                    record.lsn,
+                    hex(&segment.lineage)
+                )),
+                _ => drop(self.records.insert(key, record.clone())),
+            }
+        }
+        if let Some(footer) = &segment.footer {
+            let sum = *blake3::hash(&bytes[..segment.bytes + 256]).as_bytes();
+            let key = (segment.lineage, segment.id);
+            if *self.sealed.entry(key).or_insert(sum) != sum {
+                wrong.push(format!(
+                    "P4: sealed segment {} has other bytes than before ({source:?})",
+                    segment.id
+                ));
+            }
+            wrong.extend(self.digest(segment.lineage, footer.last, footer.digest, "a footer"));
+            self.settle(segment.lineage, footer.last);
+        }
+        wrong
+    }
+
+    /// A digest that somebody has named.
+    pub fn digest(&mut self, lineage: Id, lsn: u64, digest: [u8; 32], who: &str) -> Vec<String> {
+        let (lineage, lsn) = self.owner(lineage, lsn);
+        let known = self.digests.entry((lineage, lsn)).or_insert(digest);
+        if *known == digest {
+            return Vec::new();
+        }
+        vec![format!(
+            "P7: {who} names another digest at LSN {lsn} than was named before"
+        )]
+    }
+
+    /// The digest that was named for a history's record.
+    pub fn known_digest(&self, lineage: Id, lsn: u64) -> Option<[u8; 32]> {
+        self.digests.get(&self.owner(lineage, lsn)).copied()
+    }
+
+    /// The lineage that a record of a history belongs to.
+    fn owner(&self, mut lineage: Id, lsn: u64) -> (Id, u64) {
+        while let Some(Some((parent, fork))) = self.parents.get(&lineage) {
+            if lsn > *fork {
+                break;
+            }
+            lineage = *parent;
+        }
+        (lineage, lsn)
+    }
+
+    pub fn committed(&self, lineage: Id) -> u64 {
+        self.committed.get(&lineage).copied().unwrap_or(0)
+    }
+
+    /// Records up to `lsn` are committed.
+    pub fn settle(&mut self, lineage: Id, lsn: u64) {
+        let known = self.committed.entry(lineage).or_default();
+        *known = lsn.max(*known);
+    }
+
+    pub fn record(&self, lineage: Id, lsn: u64) -> Option<&Record> {
+        self.records.get(&self.owner(lineage, lsn))
+    }
+
+    /// The records of a history from LSN 1 to `lsn`; the first one that is not known.
+    pub fn path(&self, lineage: Id, lsn: u64) -> Result<Vec<&Record>, u64> {
+        (1..=lsn)
+            .map(|n| self.record(lineage, n).ok_or(n))
+            .collect()
+    }
+
+    /// The state of a history after record `lsn`.
+    pub fn state(&self, lineage: Id, lsn: u64) -> Result<Model, u64> {
+        let mut model = Model::default();
+        for record in self.path(lineage, lsn)? {
+            model.apply(record);
+        }
+        Ok(model)
+    }
+
+    /// The last record of a lineage that is known.
+    pub fn last(&self, lineage: Id) -> u64 {
+        let own = self
+            .records
+            .range((lineage, 0)..=(lineage, u64::MAX))
+            .next_back();
+        let fork = self
+            .parents
+            .get(&lineage)
+            .copied()
+            .flatten()
+            .map_or(0, |p| p.1);
+        own.map_or(fork, |((_, lsn), _)| *lsn)
+    }
+
+    /// Forgets records of a lineage behind `lsn`: a crash has taken them, uncommitted.
+    pub fn cut(&mut self, lineage: Id, lsn: u64) {
+        self.records.retain(|(l, n), _| *l != lineage || *n <= lsn);
+    }
+
+    /// Lineages known, and how each began.
+    pub fn lineages(&self) -> &BTreeMap<Id, Option<(Id, u64)>> {
+        &self.parents
+    }
+}
+
+/// Where a segment was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    Disk,
+    Backup,
+}
+
+/// An id as text.
+pub fn hex(id: &Id) -> String {
+    id.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// An id or digest from text.
+pub fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    if text.len() != N * 2 || !text.is_ascii() {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (n, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * n..2 * n + 2], 16).ok()?;
+    }
+    Some(bytes)
+}

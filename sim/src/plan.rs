@@ -1,0 +1,599 @@
+//! [`Plan`]: all that a run does, made of a seed or read from a file; only the plan is executed.
+//!
+//! Chances inside disk, network and workload come from streams keyed by the seed and by what they
+//! are about, so an event taken out of a plan leaves the others as they were.
+
+use anyhow::{Context as _, bail};
+use serde::{Deserialize, Serialize};
+use unisondb_platform::memory::Random;
+
+/// The version that this build reads and writes.
+pub const VERSION: u32 = 1;
+
+/// Which mixture of faults a seed makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Profile {
+    /// Each kind of fault is off in half of the seeds.
+    Swarm,
+    /// Nothing goes wrong.
+    Calm,
+    /// Faults of the disk and ends of the machine.
+    Disk,
+    /// Backups and restores, many of them, and what goes wrong with those.
+    Backup,
+}
+
+/// What a run does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Plan {
+    pub version: u32,
+    pub seed: u64,
+    pub setting: Setting,
+    pub events: Vec<Event>,
+}
+
+/// What stands still during a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Setting {
+    /// Simulated time before everything is healed, in seconds.
+    pub seconds: u64,
+    pub tick_micros: u64,
+    pub max_latency_ms: u64,
+    pub epoch_seconds: u64,
+    pub clients: u64,
+    /// Size of the key space of each kind: keys, rows, objects.
+    pub keys: u64,
+    /// Longest pause of a client between two requests.
+    pub think_ms: u64,
+    pub value_bytes: u64,
+    pub segment_bytes: u64,
+    pub flush_bytes: u64,
+    pub flush_ms: u64,
+    pub retention_seconds: u64,
+    pub ballast_bytes: u64,
+    /// Size of the node's volume.
+    pub volume_bytes: u64,
+    /// Restores at the end, besides those on the way.
+    pub restores: u64,
+}
+
+/// Something that happens at a moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Event {
+    pub at_ms: u64,
+    pub act: Act,
+}
+
+/// What happens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub enum Act {
+    /// The node ends, and comes back after `down_ms`.
+    End { how: End, down_ms: u64 },
+    /// The next fitting operation of the disk goes wrong; after `heal_ms` no more do.
+    Disk {
+        fault: Fault,
+        place: Place,
+        skip: u64,
+        sticky: bool,
+        heal_ms: u64,
+    },
+    /// Others leave so many bytes of the volume, for so long.
+    Full { left_bytes: u64, for_ms: u64 },
+    /// The wall clock jumps; set right after `for_ms`.
+    Clock { step_ms: i64, for_ms: u64 },
+    /// The network between the node and client number `client` is disturbed.
+    Network { how: Cut, client: u64, for_ms: u64 },
+    /// Bytes go bad at rest.
+    Damage { what: Damage, draw: u64 },
+    /// The operator asks for a WAL backup.
+    BackupWal,
+    /// The operator asks for a snapshot.
+    BackupSnapshot,
+    /// The operator seals.
+    Seal,
+    /// The operator restores in place.
+    Restore { way: Way, target: Aim, draw: u64 },
+}
+
+/// How the node ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum End {
+    /// SIGTERM.
+    Stop,
+    /// kill -9: what was written is there.
+    Kill,
+    /// Power loss: what was not synced is there or not, as chance has it.
+    Power,
+    /// Power loss just before this many more disk operations have been done.
+    PowerAt(u64),
+    /// The process is killed just before this many more disk operations have been done.
+    KillAt(u64),
+}
+
+/// What the disk does wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    SyncEio,
+    SyncFull,
+    FolderSyncEio,
+    WriteEio,
+    WriteFull,
+    WriteQuota,
+    WriteShort,
+    WriteInterrupted,
+    WriteMisdirected,
+    ReadEio,
+    ReadShort,
+    OpenDenied,
+    CreateFull,
+    RenameEio,
+}
+
+/// Where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Place {
+    /// Segments.
+    Wal,
+    /// The vote.
+    Vote,
+    /// What backups write.
+    Backups,
+}
+
+/// How the network is disturbed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cut {
+    Both,
+    ToNode,
+    FromNode,
+    /// Messages are held back, and come later.
+    Hold,
+}
+
+/// What goes bad at rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Damage {
+    /// A bit in a sealed segment of the live log, until the operator puts the backup back.
+    FlipSealed,
+    /// A bit in a file of the backups.
+    FlipBackup,
+    /// A sector of a file of the backups cannot be read.
+    SpoilBackup,
+    /// A file of the backups is gone.
+    LoseBackup,
+    /// A bit in `db/data.mdb` while the node is down; it must be refused or be harmless.
+    FlipState,
+    /// `db/data.mdb` is cut while the node is down; it must be refused.
+    CutState,
+}
+
+/// How the operator restores in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// `rm db/*`, `cp` of a snapshot, the log left in place.
+    KeepLog,
+    /// `rm db/* wal/*`, `cp` of a snapshot and of the archived segments.
+    CopyAll,
+    /// `udbctl restore --force`.
+    Udbctl,
+    /// `rm -rf` of everything, `cp` of a snapshot alone.
+    SnapshotOnly,
+}
+
+/// To which moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Aim {
+    Latest,
+    Lsn,
+    Time,
+    Immediate,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    pub fn of(profile: Profile, seed: u64) -> Plan {
+        let mut r = Random::keyed(seed, b"plan", 0);
+        let setting = Setting::draw(&mut r, profile);
+        let mut events = Vec::new();
+        let end_ms = setting.seconds * 1_000;
+        // One stream a kind: what one does takes no chances from another.
+        for (number, kind) in KINDS.iter().enumerate() {
+            let mut r = Random::keyed(seed, kind.name.as_bytes(), number as u64);
+            let on = match profile {
+                Profile::Swarm => kind.always || r.coin(),
+                Profile::Calm => kind.calm,
+                Profile::Disk => kind.calm || kind.disk,
+                Profile::Backup => kind.calm || kind.backup,
+            };
+            if !on {
+                continue;
+            }
+            let every = kind.every_ms
+                / if profile == Profile::Backup && kind.backup {
+                    2
+                } else {
+                    1
+                };
+            let mut at = r.below(every * 2) + 500;
+            while at < end_ms {
+                let act = (kind.draw)(&mut r, &setting);
+                events.push(Event { at_ms: at, act });
+                at += every / 2 + r.below(every);
+            }
+        }
+        events.sort_by_key(|e| e.at_ms);
+        Plan {
+            version: VERSION,
+            seed,
+            setting,
+            events,
+        }
+    }
+
+    /// Reads a plan.
+    ///
+    /// # Errors
+    /// In words, when it is none, or of another version.
+    pub fn parse(text: &str) -> anyhow::Result<Plan> {
+        let value: serde_json::Value =
+            serde_json::from_str(text).context("the plan is not JSON")?;
+        match value.get("version").and_then(serde_json::Value::as_u64) {
+            Some(version) if version == u64::from(VERSION) => {}
+            Some(version) => bail!("the plan has version {version}, this build reads {VERSION}"),
+            None => bail!("the plan has no version"),
+        }
+        let plan: Plan = serde_json::from_value(value).context("the plan is damaged")?;
+        let s = &plan.setting;
+        if s.seconds == 0
+            || s.seconds > 86_400
+            || s.tick_micros == 0
+            || s.clients > 1_000
+            || s.keys == 0
+        {
+            bail!("the plan's setting is out of range");
+        }
+        Ok(plan)
+    }
+}
+
+impl Setting {
+    fn draw(r: &mut Random, profile: Profile) -> Setting {
+        let pick = |r: &mut Random, of: &[u64]| {
+            of[usize::try_from(r.below(of.len() as u64)).expect("an index")]
+        };
+        Setting {
+            seconds: 60,
+            tick_micros: pick(r, &[1_000, 2_000, 5_000, 10_000]),
+            max_latency_ms: pick(r, &[2, 10, 50]),
+            epoch_seconds: 1_767_225_600 + r.below(86_400),
+            clients: 2 + r.below(4),
+            keys: pick(r, &[4, 12, 40]),
+            think_ms: pick(r, &[100, 300, 800]),
+            value_bytes: pick(r, &[40, 400, 3_000]),
+            segment_bytes: pick(r, &[4 << 10, 8 << 10, 16 << 10, 64 << 10]),
+            flush_bytes: pick(r, &[8 << 10, 64 << 10, 1 << 20]),
+            flush_ms: pick(r, &[50, 500, 5_000]),
+            retention_seconds: pick(r, &[5, 20, 7 * 86_400]),
+            ballast_bytes: pick(r, &[0, 64 << 10]),
+            volume_bytes: 512 << 20,
+            restores: if profile == Profile::Backup { 40 } else { 16 },
+        }
+    }
+}
+
+/// A kind of event.
+struct Kind {
+    name: &'static str,
+    /// In every swarm too: without it nothing is proven.
+    always: bool,
+    calm: bool,
+    disk: bool,
+    backup: bool,
+    every_ms: u64,
+    draw: fn(&mut Random, &Setting) -> Act,
+}
+
+const NONE: Kind = Kind {
+    name: "",
+    always: false,
+    calm: false,
+    disk: false,
+    backup: false,
+    every_ms: 10_000,
+    draw: |_, _| Act::Seal,
+};
+
+const KINDS: &[Kind] = &[
+    Kind {
+        name: "backup-wal",
+        always: true,
+        calm: true,
+        backup: true,
+        every_ms: 4_000,
+        draw: |_, _| Act::BackupWal,
+        ..NONE
+    },
+    Kind {
+        name: "backup-snapshot",
+        always: true,
+        calm: true,
+        backup: true,
+        every_ms: 7_000,
+        draw: |_, _| Act::BackupSnapshot,
+        ..NONE
+    },
+    Kind {
+        name: "seal",
+        calm: true,
+        every_ms: 9_000,
+        ..NONE
+    },
+    Kind {
+        name: "end",
+        disk: true,
+        every_ms: 15_000,
+        draw: end,
+        ..NONE
+    },
+    Kind {
+        name: "end-at",
+        disk: true,
+        backup: true,
+        every_ms: 12_000,
+        draw: end_at,
+        ..NONE
+    },
+    Kind {
+        name: "disk-wal",
+        disk: true,
+        every_ms: 12_000,
+        draw: |r, _| disk(r, Place::Wal),
+        ..NONE
+    },
+    Kind {
+        name: "disk-vote",
+        disk: true,
+        every_ms: 30_000,
+        draw: |r, _| disk(r, Place::Vote),
+        ..NONE
+    },
+    Kind {
+        name: "disk-backups",
+        disk: true,
+        backup: true,
+        every_ms: 6_000,
+        draw: |r, _| disk(r, Place::Backups),
+        ..NONE
+    },
+    Kind {
+        name: "full",
+        disk: true,
+        backup: true,
+        every_ms: 15_000,
+        draw: full,
+        ..NONE
+    },
+    Kind {
+        name: "clock",
+        every_ms: 15_000,
+        draw: clock,
+        ..NONE
+    },
+    Kind {
+        name: "network",
+        every_ms: 8_000,
+        draw: network,
+        ..NONE
+    },
+    Kind {
+        name: "damage-backup",
+        backup: true,
+        every_ms: 12_000,
+        draw: damage_backup,
+        ..NONE
+    },
+    Kind {
+        name: "damage-log",
+        disk: true,
+        every_ms: 20_000,
+        draw: |r, _| Act::Damage {
+            what: Damage::FlipSealed,
+            draw: r.draw(),
+        },
+        ..NONE
+    },
+    Kind {
+        name: "damage-state",
+        disk: true,
+        every_ms: 30_000,
+        draw: damage_state,
+        ..NONE
+    },
+    Kind {
+        name: "restore",
+        backup: true,
+        every_ms: 20_000,
+        draw: restore,
+        ..NONE
+    },
+];
+
+fn end(r: &mut Random, _: &Setting) -> Act {
+    let how = match r.below(5) {
+        0 => End::Stop,
+        1 => End::Kill,
+        _ => End::Power,
+    };
+    Act::End {
+        how,
+        down_ms: 50 + r.below(1_500),
+    }
+}
+
+fn end_at(r: &mut Random, _: &Setting) -> Act {
+    let n = r.below(300);
+    let how = if r.below(4) == 0 {
+        End::KillAt(n)
+    } else {
+        End::PowerAt(n)
+    };
+    Act::End {
+        how,
+        down_ms: 50 + r.below(1_000),
+    }
+}
+
+fn disk(r: &mut Random, place: Place) -> Act {
+    use Fault as F;
+    let faults: &[Fault] = match place {
+        Place::Wal => &[
+            F::SyncEio,
+            F::SyncFull,
+            F::FolderSyncEio,
+            F::WriteEio,
+            F::WriteFull,
+            F::WriteShort,
+            F::WriteInterrupted,
+            F::ReadEio,
+            F::ReadShort,
+            F::CreateFull,
+            F::RenameEio,
+        ],
+        Place::Vote => &[F::SyncEio, F::WriteEio, F::ReadShort],
+        Place::Backups => &[
+            F::SyncEio,
+            F::SyncFull,
+            F::FolderSyncEio,
+            F::WriteEio,
+            F::WriteFull,
+            F::WriteQuota,
+            F::WriteShort,
+            F::WriteInterrupted,
+            F::WriteMisdirected,
+            F::ReadEio,
+            F::ReadShort,
+            F::OpenDenied,
+            F::CreateFull,
+            F::RenameEio,
+        ],
+    };
+    let fault = faults[usize::try_from(r.below(faults.len() as u64)).expect("an index")];
+    Act::Disk {
+        fault,
+        place,
+        skip: r.below(8),
+        // A call that is interrupted for ever is none that a system makes.
+        sticky: r.below(4) == 0 && place != Place::Vote && fault != F::WriteInterrupted,
+        heal_ms: 200 + r.below(4_000),
+    }
+}
+
+fn full(r: &mut Random, _: &Setting) -> Act {
+    Act::Full {
+        left_bytes: r.below(5) * 16_384,
+        for_ms: 500 + r.below(5_000),
+    }
+}
+
+fn clock(r: &mut Random, _: &Setting) -> Act {
+    let size = [1_000, 30_000, 90_000, 3_600_000, 86_400_000]
+        [usize::try_from(r.below(5)).expect("an index")];
+    let step = i64::try_from(r.below(size)).expect("a day at most");
+    Act::Clock {
+        step_ms: if r.coin() { step } else { -step },
+        for_ms: 500 + r.below(8_000),
+    }
+}
+
+fn network(r: &mut Random, s: &Setting) -> Act {
+    let how = [Cut::Both, Cut::ToNode, Cut::FromNode, Cut::Hold]
+        [usize::try_from(r.below(4)).expect("an index")];
+    Act::Network {
+        how,
+        client: r.below(s.clients),
+        for_ms: 100 + r.below(6_000),
+    }
+}
+
+fn damage_backup(r: &mut Random, _: &Setting) -> Act {
+    let what = [Damage::FlipBackup, Damage::SpoilBackup, Damage::LoseBackup]
+        [usize::try_from(r.below(3)).expect("an index")];
+    Act::Damage {
+        what,
+        draw: r.draw(),
+    }
+}
+
+fn damage_state(r: &mut Random, _: &Setting) -> Act {
+    let what = if r.coin() {
+        Damage::FlipState
+    } else {
+        Damage::CutState
+    };
+    Act::Damage {
+        what,
+        draw: r.draw(),
+    }
+}
+
+fn restore(r: &mut Random, _: &Setting) -> Act {
+    let way = [
+        Way::KeepLog,
+        Way::CopyAll,
+        Way::CopyAll,
+        Way::Udbctl,
+        Way::Udbctl,
+        Way::SnapshotOnly,
+    ][usize::try_from(r.below(6)).expect("an index")];
+    let target = [
+        Aim::Latest,
+        Aim::Lsn,
+        Aim::Lsn,
+        Aim::Time,
+        Aim::Time,
+        Aim::Immediate,
+    ][usize::try_from(r.below(6)).expect("an index")];
+    Act::Restore {
+        way,
+        target,
+        draw: r.draw(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_reads_back_and_a_seed_always_makes_the_same() {
+        for seed in 0..50 {
+            let plan = Plan::of(Profile::Swarm, seed);
+            assert_eq!(plan, Plan::of(Profile::Swarm, seed));
+            let text = serde_json::to_string(&plan).expect("a plan is JSON");
+            assert_eq!(Plan::parse(&text).expect("it reads back"), plan);
+        }
+    }
+
+    #[test]
+    fn a_damaged_plan_and_another_version_are_told_in_words() {
+        let text = serde_json::to_string(&Plan::of(Profile::Calm, 1)).expect("a plan is JSON");
+        let said = |text: &str| format!("{:#}", Plan::parse(text).expect_err("it is no plan"));
+        assert!(said(&text.replace("\"version\":1", "\"version\":9")).contains("version 9"));
+        assert!(said("{}").contains("no version"));
+        assert!(said(&text[..text.len() / 2]).contains("not JSON"));
+        assert!(said(&text.replace("\"keys\"", "\"kyes\"")).contains("damaged"));
+        assert!(said(&text.replace("\"seconds\":60", "\"seconds\":0")).contains("range"));
+    }
+}

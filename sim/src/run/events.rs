@@ -1,0 +1,295 @@
+//! What the plan's events do, and what is due later.
+
+use std::path::Path;
+
+use unisondb_platform::memory::{Effect, OpKind, Random, Rule};
+
+use super::{HOST, NAMESPACE, Run, Timer, client_name};
+use crate::oracle::truth::hex;
+use crate::plan::{Act, Cut, Damage, End, Fault, Place};
+use crate::workload::operator::Errand;
+use crate::world::DATA;
+use crate::world::host::Status;
+
+/// How long an orderly stop may take, in simulated time.
+const STOP_MS: u64 = 70_000;
+
+impl Run<'_> {
+    pub(super) fn act(&mut self, act: &Act) {
+        match act {
+            Act::BackupWal => self.desk.errands.lock().push_back(Errand::Wal),
+            Act::BackupSnapshot => self.desk.errands.lock().push_back(Errand::Snapshot),
+            Act::Seal => self.desk.errands.lock().push_back(Errand::Seal),
+            Act::End { how, down_ms } => self.end(*how, *down_ms),
+            Act::Disk { .. } | Act::Full { .. } if !self.node.is_up() => {}
+            Act::Disk {
+                fault,
+                place,
+                skip,
+                sticky,
+                heal_ms,
+            } => {
+                self.disturb(*fault, *place, *skip, *sticky);
+                self.later(*heal_ms, Timer::HealDisk);
+            }
+            Act::Full { left_bytes, for_ms } => {
+                self.fault("disk full");
+                self.node.disturbed = true;
+                let disk = self.node.machine.borrow().disk.clone();
+                let used: u64 = disk
+                    .files(Path::new("/"))
+                    .iter()
+                    .map(|f| (f.1.len() as u64).div_ceil(4_096) * 4_096)
+                    .sum();
+                let others = self
+                    .plan
+                    .setting
+                    .volume_bytes
+                    .saturating_sub(used + left_bytes);
+                disk.set_other_tenants(others);
+                self.later(*for_ms, Timer::HealFull);
+            }
+            Act::Clock { step_ms, for_ms } => {
+                self.fault(if *step_ms < 0 {
+                    "clock back"
+                } else {
+                    "clock ahead"
+                });
+                self.node.machine.borrow().clock.step(step_ms * 1_000);
+                self.later(*for_ms, Timer::HealClock);
+            }
+            Act::Network {
+                how,
+                client,
+                for_ms,
+            } => self.cut(*how, *client, *for_ms),
+            Act::Damage { what, draw } => self.damage(*what, *draw),
+            Act::Restore { way, target, draw } => self.restore_in_place(*way, *target, *draw),
+        }
+    }
+
+    pub(super) fn later(&mut self, ms: u64, timer: Timer) {
+        self.timers.push((self.now_ms() + ms, timer));
+    }
+
+    pub(super) fn ring(&mut self, timer: Timer) {
+        match timer {
+            Timer::Start if !self.node.is_up() => {
+                self.trace.event("node", format_args!("starts"));
+                self.node.start(&mut self.sim, &[]);
+                // What is damaged at rest may be needed now.
+                self.node.disturbed = self.timers.iter().any(|t| matches!(t.1, Timer::Unflip(..)));
+            }
+            Timer::Start => {}
+            Timer::HealDisk => self.node.machine.borrow().disk.forget_rules(),
+            Timer::HealFull => self.node.machine.borrow().disk.set_other_tenants(0),
+            Timer::HealClock => self.node.machine.borrow().clock.set_right(),
+            Timer::HealNetwork(client) => {
+                let name = client_name(client);
+                self.sim.release(name.as_str(), HOST);
+                self.sim.repair(name.as_str(), HOST);
+            }
+            Timer::Unflip(path, at, mask) => {
+                // The operator has put a good copy back.
+                drop(self.node.machine.borrow().disk.flip(&path, at, mask));
+            }
+        }
+    }
+
+    fn end(&mut self, how: End, down_ms: u64) {
+        if !self.node.is_up() {
+            return;
+        }
+        match how {
+            End::Stop => {
+                self.fault("stop");
+                self.stop_in_order();
+                self.later(down_ms, Timer::Start);
+            }
+            End::Kill => {
+                self.fault("kill");
+                self.gone(None);
+                self.later(down_ms, Timer::Start);
+            }
+            End::Power => {
+                self.fault("power loss");
+                let luck = self.luck();
+                self.gone(Some(luck));
+                self.later(down_ms, Timer::Start);
+            }
+            End::PowerAt(n) | End::KillAt(n) => {
+                // It comes when the disk has done so much more; `died` goes on.
+                self.fault(if matches!(how, End::KillAt(_)) {
+                    "kill at an operation"
+                } else {
+                    "power loss at an operation"
+                });
+                self.node.kill_at_freeze = matches!(how, End::KillAt(_));
+                let disk = &self.node.machine.borrow().disk;
+                disk.freeze_at(disk.ops() + n);
+            }
+        }
+    }
+
+    /// What a power loss leaves is drawn afresh each time.
+    fn luck(&self) -> u64 {
+        Random::keyed(self.plan.seed, b"luck", self.node.machine.borrow().boots).draw()
+    }
+
+    /// The disk has frozen at the operation that was set.
+    pub(super) fn died(&mut self) {
+        let luck = self.luck();
+        let power = !self.node.kill_at_freeze;
+        self.gone(power.then_some(luck));
+        self.later(300, Timer::Start);
+    }
+
+    /// SIGTERM, and the wait until it is gone.
+    pub(super) fn stop_in_order(&mut self) {
+        self.node.tell_to_stop();
+        let stopped = self.until(STOP_MS, |run| {
+            !run.node.is_up() || matches!(run.node.status(), Status::Stopped | Status::Failed(_))
+        });
+        if !stopped {
+            self.find("liveness: SIGTERM did not end the node within 70 s");
+        }
+        if self.node.is_up() {
+            self.gone(None);
+        }
+    }
+
+    /// The process is gone: by a power loss with this luck, or because it was killed.
+    pub(super) fn gone(&mut self, power: Option<u64>) {
+        self.trace.event(
+            "node",
+            format_args!(
+                "is gone, {}",
+                if power.is_some() {
+                    "power lost"
+                } else {
+                    "killed or stopped"
+                }
+            ),
+        );
+        self.collect();
+        let disk = self.node.end(&mut self.sim, |disk| match power {
+            Some(luck) => disk.crash(luck),
+            None => disk.kill(),
+        });
+        self.new_disk(&disk);
+        let Some(lineage) = self.node.lineage(NAMESPACE) else {
+            return;
+        };
+        // What was acknowledged is on the medium, whatever else is not.
+        let told = self.desk.newest_acknowledged(lineage);
+        self.desk.truth.lock().settle(lineage, told);
+        let committed = self.desk.truth.lock().committed(lineage);
+        let log = self.node.log(NAMESPACE);
+        let last = log
+            .iter()
+            .filter(|l| l.2.lineage == lineage)
+            .filter_map(|l| l.2.records.last())
+            .map(|r| r.lsn)
+            .max();
+        let last = last.unwrap_or(0);
+        if last < committed {
+            self.find(&format!("P1: after the end record {last} is the last of lineage {} on the disk, {committed} was committed", hex(&lineage)));
+        }
+        self.desk.truth.lock().cut(lineage, last);
+    }
+
+    fn disturb(&mut self, fault: Fault, place: Place, skip: u64, sticky: bool) {
+        use {Effect as E, OpKind as K};
+        let (kind, effect, name) = match fault {
+            Fault::SyncEio => (K::Sync, E::Eio, "sync EIO"),
+            Fault::SyncFull => (K::Sync, E::Full, "sync ENOSPC"),
+            Fault::FolderSyncEio => (K::SyncFolder, E::Eio, "folder sync EIO"),
+            Fault::WriteEio => (K::Write, E::Eio, "write EIO"),
+            Fault::WriteFull => (K::Write, E::Full, "write ENOSPC"),
+            Fault::WriteQuota => (K::Write, E::Quota, "write EDQUOT"),
+            Fault::WriteShort => (K::Write, E::Short(7), "short write"),
+            Fault::WriteInterrupted => (K::Write, E::Interrupted, "write EINTR"),
+            Fault::WriteMisdirected => (K::Write, E::Misdirect(512), "misdirected write"),
+            Fault::ReadEio => (K::Read, E::Eio, "read EIO"),
+            Fault::ReadShort => (K::Read, E::Short(5), "short read"),
+            Fault::OpenDenied => (K::CreateFile, E::Denied, "create EACCES"),
+            Fault::CreateFull => (K::CreateFile, E::Full, "create ENOSPC"),
+            Fault::RenameEio => (K::Rename, E::Eio, "rename EIO"),
+        };
+        let below = match place {
+            Place::Wal => format!("{DATA}/{NAMESPACE}/wal"),
+            Place::Vote => format!("{DATA}/{NAMESPACE}/wal/raft.state"),
+            Place::Backups => format!("{DATA}/backups"),
+        };
+        self.fault(&format!("{name} in {place:?}").to_lowercase());
+        if place != Place::Backups {
+            self.node.disturbed = true;
+        }
+        let rule = match sticky {
+            true => Rule::always(kind, below, effect),
+            false => Rule::once(kind, below, effect),
+        };
+        self.node.machine.borrow().disk.inject(rule.after(skip));
+    }
+
+    fn cut(&mut self, how: Cut, client: u64, for_ms: u64) {
+        let name = client_name(client);
+        let name = name.as_str();
+        match how {
+            Cut::Both => self.sim.partition(name, HOST),
+            Cut::ToNode => self.sim.partition_oneway(name, HOST),
+            Cut::FromNode => self.sim.partition_oneway(HOST, name),
+            Cut::Hold => self.sim.hold(name, HOST),
+        }
+        self.fault(&format!("network {how:?}").to_lowercase());
+        self.later(for_ms, Timer::HealNetwork(client));
+    }
+
+    fn damage(&mut self, what: Damage, draw: u64) {
+        let mut r = Random::new(draw);
+        let disk = self.node.machine.borrow().disk.clone();
+        match what {
+            Damage::FlipBackup | Damage::SpoilBackup | Damage::LoseBackup => {
+                let files = disk.files(Path::new(&format!("{DATA}/backups/{NAMESPACE}")));
+                if files.is_empty() {
+                    return;
+                }
+                let (path, bytes) = &files[pick(&mut r, files.len())];
+                let at = r.below(bytes.len() as u64);
+                let (name, done) = match what {
+                    Damage::FlipBackup => (
+                        "flipped bit in a backup",
+                        disk.flip(path, at, 1 << r.below(8)),
+                    ),
+                    Damage::SpoilBackup => ("bad sector in a backup", disk.spoil(path, at)),
+                    _ => ("lost backup file", disk.vanish(path)),
+                };
+                drop(done);
+                self.fault(name);
+            }
+            Damage::FlipSealed => {
+                // Old enough that nothing but a backup reads it.
+                let log = self.node.log(NAMESPACE);
+                let sealed: Vec<_> = log.iter().filter(|l| l.2.footer.is_some()).collect();
+                if sealed.len() < 5 {
+                    return;
+                }
+                let (path, bytes, _) = sealed[pick(&mut r, sealed.len() - 4)];
+                let (at, mask) = (r.below(bytes.len() as u64), 1 << r.below(8));
+                if disk.flip(path, at, mask).is_ok() {
+                    self.fault("flipped bit in a sealed segment");
+                    self.node.disturbed = true;
+                    self.later(
+                        2_000 + r.below(4_000),
+                        Timer::Unflip(path.clone(), at, mask),
+                    );
+                }
+            }
+            Damage::FlipState | Damage::CutState => self.damage_state(what, &mut r),
+        }
+    }
+}
+
+fn pick(r: &mut Random, of: usize) -> usize {
+    usize::try_from(r.below(of as u64)).expect("an index")
+}

@@ -1,0 +1,505 @@
+//! A client: writes and reads at random, remembers what it was told, retries some of what it does not
+//! know with the same idempotency key.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Method;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use unisondb_platform::memory::Random;
+
+use super::http::{Http, Lost, Reply};
+use crate::oracle::history::{Answer, History, Told};
+use crate::oracle::truth::unhex;
+use crate::plan::Setting;
+use crate::report::Counters;
+use crate::trace::Trace;
+
+/// What all clients of a run share.
+#[derive(Clone)]
+pub struct Shared {
+    pub setting: Setting,
+    pub seed: u64,
+    pub namespace: String,
+    pub history: Arc<Mutex<History>>,
+    pub counters: Counters,
+    pub trace: Trace,
+    /// Clients end when it is set.
+    pub over: Arc<Mutex<bool>>,
+    /// While it is set nobody asks anything: the operator restores.
+    pub hold: Arc<Mutex<bool>>,
+}
+
+pub struct Client {
+    shared: Shared,
+    name: String,
+    http: Http,
+    random: Random,
+    sent: u64,
+}
+
+impl Client {
+    pub fn new(shared: Shared, number: u64) -> Client {
+        Client {
+            name: format!("client-{number}"),
+            random: Random::keyed(shared.seed, b"client", number),
+            shared,
+            http: Http::default(),
+            sent: 0,
+        }
+    }
+
+    /// Until the run is over.
+    #[allow(clippy::disallowed_methods)]
+    pub async fn run(mut self) {
+        loop {
+            let think = self.random.below(self.shared.setting.think_ms * 2);
+            tokio::time::sleep(Duration::from_millis(think)).await;
+            if *self.shared.over.lock() {
+                return;
+            }
+            if !*self.shared.hold.lock() {
+                self.step().await;
+            }
+        }
+    }
+
+    async fn step(&mut self) {
+        match self.random.below(100) {
+            0..=34 => self.put().await,
+            35..=44 => self.delete().await,
+            45..=54 => self.batch().await,
+            55..=66 => self.row().await,
+            67..=76 => self.transaction().await,
+            77..=81 => self.object().await,
+            82..=93 => self.get().await,
+            _ => self.scan().await,
+        }
+    }
+
+    fn key(&mut self) -> String {
+        format!("k{:02}", self.random.below(self.shared.setting.keys))
+    }
+
+    /// A text that no other write has.
+    fn marker(&mut self) -> String {
+        self.sent += 1;
+        format!("{}-{}.", self.name, self.sent)
+    }
+
+    fn value(&mut self, marker: &str) -> String {
+        let more =
+            usize::try_from(self.random.below(self.shared.setting.value_bytes)).expect("small");
+        b64(format!("{marker}{}", "v".repeat(more)).as_bytes())
+    }
+
+    async fn put(&mut self) {
+        let (key, marker) = (self.key(), self.marker());
+        let body = json!({"value": self.value(&marker)});
+        let mut headers = Vec::new();
+        let wanted;
+        match self.random.below(6) {
+            0 => headers.push(("if-none-match", "*")),
+            1 => {
+                if let Some(reply) = self
+                    .ask(Method::GET, &format!("/kv/{key}"), &[], Value::Null)
+                    .await
+                    && let Some(tag) = reply.header("etag")
+                {
+                    wanted = tag.to_owned();
+                    headers.push(("if-match", &wanted));
+                }
+            }
+            _ => {}
+        }
+        self.write(Method::PUT, &format!("/kv/{key}"), &headers, body, marker)
+            .await;
+    }
+
+    async fn delete(&mut self) {
+        let (key, marker) = (self.key(), self.marker());
+        self.write(
+            Method::DELETE,
+            &format!("/kv/{key}"),
+            &[("idempotency-key", &marker.clone())],
+            Value::Null,
+            marker,
+        )
+        .await;
+    }
+
+    async fn batch(&mut self) {
+        let marker = self.marker();
+        let count = 1 + self.random.below(6);
+        let mut items = Vec::new();
+        for _ in 0..count {
+            items.push(json!({"key": self.key(), "value": self.value(&marker)}));
+        }
+        let body = json!({"operation": "put", "items": items});
+        self.write(Method::POST, "/kv/batch", &[], body, marker)
+            .await;
+    }
+
+    async fn row(&mut self) {
+        let (row, marker) = (self.key(), self.marker());
+        let path = format!("/row/{row}");
+        let key = marker.clone();
+        match self.random.below(5) {
+            0 => {
+                self.write(
+                    Method::DELETE,
+                    &path,
+                    &[("idempotency-key", &key)],
+                    Value::Null,
+                    marker,
+                )
+                .await
+            }
+            1 => {
+                let body = json!({"columns": [format!("c{}", self.random.below(4))]});
+                let path = format!("{path}/columns");
+                self.write(
+                    Method::DELETE,
+                    &path,
+                    &[("idempotency-key", &key)],
+                    body,
+                    marker,
+                )
+                .await;
+            }
+            _ => {
+                let column = format!("c{}", self.random.below(4));
+                let body = json!({"columns": {column: self.value(&marker)}});
+                self.write(Method::PUT, &path, &[], body, marker).await;
+            }
+        }
+    }
+
+    async fn transaction(&mut self) {
+        let begin = json!({"operation": "put", "entryType": "kv"});
+        let Some(reply) = self.ask(Method::POST, "/tx/begin", &[], begin).await else {
+            return;
+        };
+        let Some(id) = reply.json()["txnId"].as_str().map(str::to_owned) else {
+            return;
+        };
+        for _ in 0..1 + self.random.below(4) {
+            let marker = self.marker();
+            let body = json!({"key": self.key(), "value": self.value(&marker)});
+            if self
+                .ask(Method::POST, &format!("/tx/{id}/kv"), &[], body)
+                .await
+                .is_none()
+            {
+                return;
+            }
+        }
+        self.end(&id).await;
+    }
+
+    async fn object(&mut self) {
+        let key = self.key();
+        if self.random.below(4) == 0 {
+            let marker = self.marker();
+            let path = format!("/lob/{key}");
+            return self
+                .write(
+                    Method::DELETE,
+                    &path,
+                    &[("idempotency-key", &marker.clone())],
+                    Value::Null,
+                    marker,
+                )
+                .await;
+        }
+        let begin = json!({"operation": "put", "entryType": "lob"});
+        let Some(reply) = self.ask(Method::POST, "/tx/begin", &[], begin).await else {
+            return;
+        };
+        let Some(id) = reply.json()["txnId"].as_str().map(str::to_owned) else {
+            return;
+        };
+        for _ in 0..1 + self.random.below(3) {
+            let chunk = format!(
+                "{}{}",
+                self.marker(),
+                "o".repeat(usize::try_from(self.random.below(2_000)).expect("small"))
+            );
+            let path = format!("/tx/{id}/lob?key={key}");
+            let headers = [("content-type", "application/octet-stream")];
+            if self
+                .raw(Method::POST, &path, &headers, Bytes::from(chunk))
+                .await
+                .is_none_or(|r| r.status != 200)
+            {
+                return;
+            }
+        }
+        self.end(&id).await;
+    }
+
+    async fn end(&mut self, id: &str) {
+        let marker = self.marker();
+        let how = if self.random.below(5) == 0 {
+            "abort"
+        } else {
+            "commit"
+        };
+        let path = format!("/tx/{id}/{how}");
+        self.write(
+            Method::POST,
+            &path,
+            &[("idempotency-key", &marker.clone())],
+            Value::Null,
+            marker,
+        )
+        .await;
+    }
+
+    /// A write; what is not known of it is asked again now and then.
+    async fn write(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Value,
+        marker: String,
+    ) {
+        let body = match body {
+            Value::Null => Bytes::new(),
+            body => Bytes::from(body.to_string()),
+        };
+        let mut headers = headers.to_vec();
+        let retries = self.random.below(3);
+        if retries > 0 && !headers.iter().any(|(name, _)| *name == "idempotency-key") {
+            headers.push(("idempotency-key", &marker));
+        }
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let outcome = self
+                .raw_or_lost(method.clone(), path, &headers, body.clone())
+                .await;
+            let known = match &outcome {
+                Ok(reply) if reply.status == 200 => {
+                    self.told(path, reply, &marker);
+                    true
+                }
+                Ok(reply) => reply.status != 504 && reply.status != 500,
+                Err(Lost::Unreachable) => true,
+                Err(Lost::Unknown) => false,
+            };
+            if known {
+                if !matches!(&outcome, Ok(reply) if reply.status == 200) {
+                    self.shared.history.lock().refused += 1;
+                }
+                return;
+            }
+            if tries > retries || headers.is_empty() {
+                self.shared.history.lock().unknown += 1;
+                self.shared.counters.add("a write was left unknown");
+                return;
+            }
+            self.shared.counters.add("an unknown write was tried again");
+        }
+    }
+
+    fn told(&self, path: &str, reply: &Reply, marker: &str) {
+        let Some(lineage) = lineage_of(reply) else {
+            return;
+        };
+        let Some(lsn) = reply.json()["lsn"].as_u64() else {
+            return;
+        };
+        self.remember(
+            path,
+            lineage,
+            Answer::Written {
+                lsn,
+                marker: marker.as_bytes().to_vec(),
+            },
+        );
+    }
+
+    fn remember(&self, request: &str, lineage: [u8; 16], what: Answer) {
+        self.shared.history.lock().told.push(Told {
+            client: self.name.clone(),
+            request: request.to_owned(),
+            lineage,
+            what,
+        });
+    }
+
+    async fn get(&mut self) {
+        let key = self.key();
+        let linearizable = self.random.coin();
+        let path = format!(
+            "/kv/{key}{}",
+            if linearizable {
+                "?consistency=linearizable"
+            } else {
+                ""
+            }
+        );
+        let Some(low) = self.low() else { return };
+        let Some(reply) = self.ask(Method::GET, &path, &[], Value::Null).await else {
+            return;
+        };
+        let (Some(lineage), Some(high)) = (lineage_of(&reply), lsn_of(&reply)) else {
+            return;
+        };
+        let low = if lineage == low.0 { low.1.min(high) } else { 0 };
+        let found = match reply.status {
+            200 => {
+                let value = reply.json()["value"].as_str().and_then(unb64);
+                let tag = reply
+                    .header("etag")
+                    .and_then(|t| t.trim_matches('"').parse().ok());
+                let (Some(value), Some(tag)) = (value, tag) else {
+                    return;
+                };
+                Some((tag, value))
+            }
+            404 => None,
+            _ => return,
+        };
+        self.remember(
+            &path,
+            lineage,
+            Answer::Read {
+                key: key.into_bytes(),
+                found,
+                low,
+                high,
+            },
+        );
+    }
+
+    async fn scan(&mut self) {
+        let Some(low) = self.low() else { return };
+        let Some(reply) = self
+            .ask(Method::GET, "/kv?limit=1000", &[], Value::Null)
+            .await
+        else {
+            return;
+        };
+        let (Some(lineage), Some(high)) = (lineage_of(&reply), lsn_of(&reply)) else {
+            return;
+        };
+        let answer = reply.json();
+        let (Some(items), true) = (answer["items"].as_array(), answer["cursor"].is_null()) else {
+            return;
+        };
+        let items = items.iter().filter_map(|item| {
+            Some((
+                item["key"].as_str()?.as_bytes().to_vec(),
+                unb64(item["value"].as_str()?)?,
+            ))
+        });
+        let low = if lineage == low.0 { low.1.min(high) } else { 0 };
+        self.remember(
+            "a scan",
+            lineage,
+            Answer::Page {
+                items: items.collect(),
+                low,
+                high,
+            },
+        );
+    }
+
+    /// The newest write that anybody was told of: what a read may not fall behind.
+    fn low(&self) -> Option<([u8; 16], u64)> {
+        let history = self.shared.history.lock();
+        let written = history
+            .told
+            .iter()
+            .rev()
+            .take(200)
+            .filter_map(|t| match t.what {
+                Answer::Written { lsn, .. } => Some((t.lineage, lsn)),
+                _ => None,
+            });
+        let newest: Vec<_> = written.collect();
+        let lineage = newest.first()?.0;
+        newest
+            .iter()
+            .filter(|w| w.0 == lineage)
+            .max_by_key(|w| w.1)
+            .copied()
+    }
+
+    async fn ask(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Value,
+    ) -> Option<Reply> {
+        let body = match body {
+            Value::Null => Bytes::new(),
+            body => Bytes::from(body.to_string()),
+        };
+        self.raw(method, path, headers, body).await
+    }
+
+    async fn raw(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Option<Reply> {
+        self.raw_or_lost(method, path, headers, body).await.ok()
+    }
+
+    async fn raw_or_lost(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<Reply, Lost> {
+        let full = format!("/api/v1/{}{path}", self.shared.namespace);
+        let outcome = self.http.send(method.clone(), &full, headers, body).await;
+        let counters = &self.shared.counters;
+        match &outcome {
+            Ok(reply) => {
+                counters.add(&format!("answer {}", reply.status));
+                self.shared.trace.event(
+                    &self.name,
+                    format_args!(
+                        "{method} {path} -> {} lsn {:?}",
+                        reply.status,
+                        reply.json()["lsn"]
+                    ),
+                );
+            }
+            Err(lost) => {
+                counters.add("no answer");
+                self.shared
+                    .trace
+                    .event(&self.name, format_args!("{method} {path} -> {lost:?}"));
+            }
+        }
+        outcome
+    }
+}
+
+fn lineage_of(reply: &Reply) -> Option<[u8; 16]> {
+    unhex(reply.header("x-unison-lineage")?)
+}
+
+fn lsn_of(reply: &Reply) -> Option<u64> {
+    reply.header("x-unison-lsn")?.parse().ok()
+}
+
+fn b64(bytes: &[u8]) -> String {
+    base64_simd::STANDARD.encode_to_string(bytes)
+}
+
+fn unb64(text: &str) -> Option<Vec<u8>> {
+    base64_simd::STANDARD.decode_to_vec(text).ok()
+}

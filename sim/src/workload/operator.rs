@@ -1,0 +1,285 @@
+//! The operator: takes backups over HTTP as the documented scripts do, keeps copies of what they
+//! published somewhere else, and remembers what was said of them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Method;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use unisondb_platform::memory::MemoryDisk;
+
+use super::client::Shared;
+use super::http::Http;
+use crate::oracle::history::Answer;
+use crate::oracle::log::{self, Id};
+use crate::oracle::truth::{Source, Truth, unhex};
+use crate::world::DATA;
+
+/// What lies in another place, safe from all that happens to the node.
+#[derive(Default)]
+pub struct Archive {
+    /// Segments by file name.
+    pub segments: BTreeMap<String, Vec<u8>>,
+    pub snapshots: Vec<Snapshot>,
+}
+
+/// A snapshot, and what the node said of it.
+pub struct Snapshot {
+    pub bytes: Vec<u8>,
+    pub lineage: Id,
+    pub lsn: u64,
+}
+
+/// What the operator is asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Errand {
+    Wal,
+    Snapshot,
+    Seal,
+}
+
+/// The operator's desk.
+#[derive(Clone)]
+pub struct Desk {
+    pub shared: Shared,
+    pub errands: Arc<Mutex<VecDeque<Errand>>>,
+    pub archive: Arc<Mutex<Archive>>,
+    pub truth: Arc<Mutex<Truth>>,
+    /// The node's disk as it is now.
+    pub disk: Arc<Mutex<MemoryDisk>>,
+    pub findings: Arc<Mutex<Vec<String>>>,
+    /// The script's state file.
+    pub last_segment: Arc<Mutex<u64>>,
+}
+
+impl Desk {
+    /// Until the run is over.
+    #[allow(clippy::disallowed_methods)]
+    pub async fn run(self) {
+        let mut http = Http::default();
+        let mut number = 0u64;
+        loop {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            if *self.shared.over.lock() {
+                return;
+            }
+            if *self.shared.hold.lock() {
+                continue;
+            }
+            let Some(errand) = self.errands.lock().pop_front() else {
+                continue;
+            };
+            number += 1;
+            match errand {
+                Errand::Wal => self.wal(&mut http, number).await,
+                Errand::Snapshot => self.snapshot(&mut http, number).await,
+                Errand::Seal => {
+                    self.ask(&mut http, "wal/seal", json!({})).await;
+                }
+            }
+        }
+    }
+
+    async fn ask(
+        &self,
+        http: &mut Http,
+        route: &str,
+        body: Value,
+    ) -> Option<(u16, Value, Option<Id>)> {
+        let path = format!("/api/v1/{}/{route}", self.shared.namespace);
+        let sent = Bytes::from(body.to_string());
+        let reply = http.send(Method::POST, &path, &[], sent).await;
+        match reply {
+            Ok(reply) => {
+                let answer = reply.json();
+                self.shared.trace.event(
+                    "operator",
+                    format_args!("{route} {body} -> {} {answer}", reply.status),
+                );
+                self.shared
+                    .counters
+                    .add(&format!("{route} {}", reply.status));
+                let lineage = reply.header("x-unison-lineage").and_then(unhex);
+                Some((reply.status, answer, lineage))
+            }
+            Err(lost) => {
+                self.shared
+                    .trace
+                    .event("operator", format_args!("{route} -> {lost:?}"));
+                None
+            }
+        }
+    }
+
+    /// The newest write of which anybody has been told.
+    fn acknowledged(&self, lineage: Id) -> u64 {
+        let history = self.shared.history.lock();
+        let lsns = history.told.iter().filter_map(|t| match t.what {
+            Answer::Written { lsn, .. } if t.lineage == lineage => Some(lsn),
+            _ => None,
+        });
+        lsns.max().unwrap_or(0)
+    }
+
+    async fn wal(&self, http: &mut Http, number: u64) {
+        let after = *self.last_segment.lock();
+        // As the scripts do: the same folder, or one a call.
+        let dir = if number.is_multiple_of(3) {
+            "wal/archive".to_owned()
+        } else {
+            format!("wal/{number}")
+        };
+        let before = self.shared.history.lock().told.len();
+        let answer = self
+            .ask(
+                http,
+                "wal/backup",
+                json!({"afterSegmentId": after, "backupDir": dir}),
+            )
+            .await;
+        let Some((status, answer, lineage)) = answer else {
+            return;
+        };
+        if status == 409 && answer["firstAvailable"].is_u64() {
+            self.shared.counters.add("a gap was told");
+            *self.last_segment.lock() = 0;
+        }
+        let (200, Some(backups)) = (status, answer["backups"].as_array()) else {
+            return;
+        };
+        let mut newest = after;
+        let mut ends = 0;
+        for backup in backups {
+            let (Some(id), Some(path)) = (backup["segmentId"].as_u64(), backup["path"].as_str())
+            else {
+                self.find("B5: a backup without id or path");
+                return;
+            };
+            if id <= newest {
+                self.find(&format!("B19: segment {id} was given behind {newest}"));
+            }
+            newest = id;
+            ends = self.keep(id, path).unwrap_or(ends);
+        }
+        *self.last_segment.lock() = newest;
+        if !backups.is_empty() {
+            self.shared.counters.add("segments were archived");
+        }
+        // P8: what was acknowledged before the call is in what has been archived by now.
+        if let (Some(lineage), true, true) =
+            (lineage, answer["sealed"] == true, !backups.is_empty())
+        {
+            let told = &self.shared.history.lock().told[..before];
+            let acked = told.iter().filter_map(|t| match t.what {
+                Answer::Written { lsn, .. } if t.lineage == lineage => Some(lsn),
+                _ => None,
+            });
+            let acked = acked.max().unwrap_or(0);
+            if ends < acked {
+                self.find(&format!(
+                    "P8: a sealing WAL backup ends at record {ends}, {acked} had been acknowledged"
+                ));
+            }
+        }
+    }
+
+    /// Copies a published segment to the archive; its last record.
+    fn keep(&self, id: u64, path: &str) -> Option<u64> {
+        let bytes = self.read(path)?;
+        let Some(segment) =
+            log::segment(&bytes).filter(|s| s.footer.is_some() && s.bytes + 256 == bytes.len())
+        else {
+            // Damaged on the way to us: the disk of the backups is one that fails too.
+            self.shared
+                .counters
+                .add("a published segment was found damaged");
+            return None;
+        };
+        if segment.id != id || segment.namespace != self.shared.namespace {
+            self.find(&format!(
+                "P6: {path} is segment {} of {}",
+                segment.id, segment.namespace
+            ));
+        }
+        let last = segment.footer.as_ref().map(|f| f.last);
+        let wrong = self.truth.lock().add(&segment, &bytes, Source::Backup);
+        wrong.iter().for_each(|w| self.find(w));
+        let name = path.rsplit('/').next().unwrap_or(path).to_owned();
+        self.archive.lock().segments.insert(name, bytes);
+        last
+    }
+
+    async fn snapshot(&self, http: &mut Http, number: u64) {
+        let path = if number.is_multiple_of(2) {
+            "snapshots/latest.db".to_owned()
+        } else {
+            format!("snapshots/{number}.db")
+        };
+        let before = self.shared.history.lock().told.len();
+        let answer = self.ask(http, "btree/backup", json!({"path": path})).await;
+        let Some((200, answer, _)) = answer else {
+            return;
+        };
+        let said = || -> Option<(String, u64, Id, [u8; 32])> {
+            Some((
+                answer["path"].as_str()?.to_owned(),
+                answer["lsn"].as_u64()?,
+                unhex(answer["lineage"].as_str()?)?,
+                unhex(answer["digest"].as_str()?)?,
+            ))
+        };
+        let Some((path, lsn, lineage, digest)) = said() else {
+            self.find(&format!(
+                "C3: a snapshot's answer lacks something: {answer}"
+            ));
+            return;
+        };
+        let told = &self.shared.history.lock().told[..before];
+        let acked = told.iter().filter_map(|t| match t.what {
+            Answer::Written { lsn, .. } if t.lineage == lineage => Some(lsn),
+            _ => None,
+        });
+        let acked = acked.max().unwrap_or(0);
+        if lsn < acked {
+            self.find(&format!(
+                "P8: a snapshot stands at record {lsn}, {acked} had been acknowledged"
+            ));
+        }
+        let wrong = self.truth.lock().digest(lineage, lsn, digest, "a snapshot");
+        wrong.iter().for_each(|w| self.find(w));
+        let Some(bytes) = self.read(&path) else {
+            return;
+        };
+        self.shared.counters.add("a snapshot was archived");
+        self.archive.lock().snapshots.push(Snapshot {
+            bytes,
+            lineage,
+            lsn,
+        });
+    }
+
+    /// A file of the backups, if nothing has happened to it meanwhile.
+    fn read(&self, path: &str) -> Option<Vec<u8>> {
+        let folder = format!("{DATA}/backups/{}", self.shared.namespace);
+        let files = self.disk.lock().files(Path::new(&folder));
+        let found = files.into_iter().find(|(p, _)| p == Path::new(path));
+        if found.is_none() {
+            self.shared.counters.add("a published file was gone");
+        }
+        Some(found?.1)
+    }
+
+    fn find(&self, what: &str) {
+        self.shared.trace.event("FINDING", format_args!("{what}"));
+        self.findings.lock().push(what.to_owned());
+    }
+
+    /// For the harness.
+    pub fn newest_acknowledged(&self, lineage: Id) -> u64 {
+        self.acknowledged(lineage)
+    }
+}

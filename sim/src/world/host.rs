@@ -1,0 +1,104 @@
+//! The node's process: the product's own assembly over the machine's parts, until it is told to stop.
+
+use std::ffi::OsString;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use unisondb_http::{Host as _, State};
+use unisondb_platform::Platform;
+use unisondb_server::config::{self, Invocation};
+use unisondb_server::{Parts, Running, start};
+
+use crate::world::network::SimListener;
+use crate::world::{DATA, NODE, PORT};
+
+/// How often a node is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What is known of the process from outside.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Status {
+    /// It is coming up.
+    #[default]
+    Starting,
+    /// All its namespaces are open.
+    Ready,
+    /// A namespace takes no more writes until a restart, and says why.
+    Broken(String),
+    /// It did not come up, and says why.
+    Failed(String),
+    /// It has stopped in order.
+    Stopped,
+}
+
+/// Runs one boot of the node; gives when it has stopped, or could not start.
+pub async fn run(
+    platform: Platform,
+    flags: Vec<String>,
+    status: Arc<Mutex<Status>>,
+    mut stop: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    *status.lock() = Status::Starting;
+    let args = [
+        "unisondb".to_owned(),
+        format!("--data-dir={DATA}"),
+        format!("--http-addr={NODE}:{PORT}"),
+        "--node-name=node".to_owned(),
+    ];
+    let args = args.into_iter().chain(flags).map(OsString::from);
+    let loaded = config::load(args, [], platform.disk.as_ref()).context("the flags are known")?;
+    let Invocation::Serve(effective) = loaded else {
+        bail!("no check was asked for");
+    };
+    let parts = Parts {
+        platform,
+        effective: *effective,
+        listeners: vec![SimListener::bind(PORT).await?],
+        render_metrics: None,
+    };
+    let mut node = match start(parts).await {
+        Ok(node) => node,
+        Err(e) => {
+            *status.lock() = Status::Failed(e.to_string());
+            return Ok(());
+        }
+    };
+    if let Err(e) = node.ready().await {
+        *status.lock() = Status::Failed(e.to_string());
+    } else {
+        *status.lock() = Status::Ready;
+        while !told(&mut stop).await {
+            if let Some(why) = broken(&node) {
+                *status.lock() = Status::Broken(why);
+            }
+        }
+    }
+    let stopped = tokio::time::timeout(Duration::from_secs(60), node.stop()).await;
+    stopped.context("the node did not stop within a minute")?;
+    let mut status = status.lock();
+    if matches!(*status, Status::Ready | Status::Broken(_)) {
+        *status = Status::Stopped;
+    }
+    Ok(())
+}
+
+/// Waits a while for the word to stop; also when its harness is gone.
+async fn told(stop: &mut watch::Receiver<bool>) -> bool {
+    tokio::time::timeout(LOOK, stop.wait_for(|stop| *stop))
+        .await
+        .is_ok()
+}
+
+fn broken(node: &Running) -> Option<String> {
+    node.registry()
+        .namespaces()
+        .into_iter()
+        .find_map(|one| match one.state {
+            State::Open { engine, .. } => engine.stopped().or_else(|| engine.wal().poisoned()),
+            State::Starting { .. } => None,
+            State::Failed { reason } => Some(reason),
+        })
+}

@@ -1,0 +1,85 @@
+//! The world that a node is put into: one thread, a clock, a network and a disk that do as the plan
+//! says. [`Machine`] is what outlives a node's crash; [`host`] is what dies with it.
+
+pub mod clock;
+pub mod disk;
+pub mod host;
+pub mod network;
+pub mod offload;
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use unisondb_platform::Platform;
+use unisondb_platform::memory::{MemoryDisk, MemoryEntropy, Native};
+
+use crate::plan::Setting;
+use crate::trace::Trace;
+use crate::world::clock::SimClock;
+use crate::world::disk::Watcher;
+use crate::world::offload::SimOffload;
+
+/// Name of the node's host, and of the file system under it in messages.
+pub const NODE: &str = "node";
+/// Where the node listens.
+pub const PORT: u16 = 8080;
+/// The node's data directory.
+pub const DATA: &str = "/data";
+
+/// What outlives a crash of the node.
+pub struct Machine {
+    pub disk: MemoryDisk,
+    pub clock: Arc<SimClock>,
+    /// How often the node was started: each start draws other chances.
+    pub boots: u64,
+    /// Further flags of the next start.
+    pub flags: Vec<String>,
+    pub status: Arc<Mutex<host::Status>>,
+    trace: Trace,
+    seed: u64,
+}
+
+impl Machine {
+    /// A fresh one.
+    pub fn new(setting: &Setting, seed: u64, trace: &Trace) -> Machine {
+        let scratch = tempfile::tempdir().expect("the machine below has a temporary folder");
+        let disk = MemoryDisk::new(Native::component("db", scratch));
+        disk.set_seed(seed);
+        let clock = Arc::new(SimClock::new(setting.epoch_seconds));
+        Machine {
+            disk,
+            clock,
+            boots: 0,
+            flags: Vec::new(),
+            status: Arc::default(),
+            trace: trace.clone(),
+            seed,
+        }
+    }
+
+    /// The seams for a command that an operator runs while the node is down.
+    pub fn beside(&self) -> Platform {
+        let watcher = Arc::new(Watcher::new(&self.trace));
+        Platform {
+            disk: Arc::new(self.disk.clone()),
+            clock: self.clock.clone(),
+            entropy: Arc::new(MemoryEntropy::new(self.seed ^ self.boots.rotate_left(20))),
+            offload: Arc::new(SimOffload::new(watcher, self.seed)),
+            pulse: Arc::default(),
+        }
+    }
+
+    /// The seams for one boot of the node.
+    pub fn boot(&mut self) -> Platform {
+        self.boots += 1;
+        let watcher = Arc::new(Watcher::new(&self.trace));
+        self.disk.set_policy(watcher.clone());
+        Platform {
+            disk: Arc::new(self.disk.clone()),
+            clock: self.clock.clone(),
+            entropy: Arc::new(MemoryEntropy::new(self.seed ^ self.boots.rotate_left(40))),
+            offload: Arc::new(SimOffload::new(watcher, self.seed ^ self.boots)),
+            pulse: Arc::default(),
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! `cargo test` builds the simulator without the flag that makes it deterministic: it must refuse to run.
+#![allow(clippy::unwrap_used)]
+
+use std::process::Command;
+
+#[test]
+fn a_build_that_cannot_repeat_a_run_refuses_and_says_why() {
+    let refused = Command::new(env!("CARGO_BIN_EXE_unisondb-sim"))
+        .args(["replay", "1"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("tokio_unstable"), "{said}");
+}
