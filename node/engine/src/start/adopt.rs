@@ -54,6 +54,11 @@ impl Ground<'_> {
                 self.write_afresh(cut_to)?;
             }
         }
+        if matches!(db, Db::Failed(_)) {
+            // The id in it is the one that it had: no commit, which could fail as the last one did
+            // and leave a file that nobody knows.
+            return files::own_again(self.disk(), &self.places);
+        }
         let store = self.open_store(Create::MustExist)?;
         self.own(&store)?;
         store.close();

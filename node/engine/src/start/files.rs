@@ -119,8 +119,15 @@ pub(super) fn disown(disk: &dyn Disk, places: &Places) {
         .rename(&places.owner, &places.failed_owner)
         .and_then(|()| disk.sync_folder(&places.db));
     if let Err(error) = gone {
-        tracing::error!(path = %places.owner.display(), %error, "cannot be renamed: before the next start, remove it by hand");
+        tracing::error!(path = %places.owner.display(), %error, "cannot be renamed: before the next start, rename it to owner.failed by hand");
     }
+}
+
+/// The opposite, for a file that was written afresh: it is ours again, in one step.
+pub(super) fn own_again(disk: &dyn Disk, places: &Places) -> Result<(), StartError> {
+    disk.rename(&places.failed_owner, &places.owner)
+        .and_then(|()| disk.sync_folder(&places.db))
+        .map_err(|e| StartError::io(&places.failed_owner, e))
 }
 
 pub(super) fn write_owner(disk: &dyn Disk, places: &Places, id: &[u8]) -> Result<(), StartError> {

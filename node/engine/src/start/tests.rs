@@ -62,6 +62,43 @@ fn a_failed_write_of_the_state_disowns_its_file_and_the_next_start_writes_it_afr
     assert!(plan.notes.is_empty(), "{:?}", plan.notes);
 }
 
+#[test]
+fn a_state_whose_write_failed_stays_our_own_wherever_its_rewriting_is_interrupted() {
+    let mut node = Node::new(77);
+    node.write(6);
+    node.engine().flush().unwrap();
+    let last = node.write(3);
+    let at = node.moment(last);
+    let owner = Path::new("/a/users/db/owner");
+    let id = node.disk.read(owner, 64).unwrap();
+    node.engine().0.store.poison("a sync failed");
+    let stopped = node.disk.crash(1);
+    let run = |disk: &MemoryDisk, target| {
+        let platform = memory::platform_on(disk, &node.clock, 78);
+        let wanted = Request {
+            target,
+            ..options()
+        };
+        super::open(&platform, &folders(Path::new("/a")), &wanted)
+    };
+    let whole = stopped.kill();
+    drop(run(&whole, None).unwrap());
+    // No commit makes it ours, which could fail as the last one did: the id in it still counts.
+    assert_eq!(whole.read(owner, 64).unwrap(), id);
+    for n in 0..whole.ops() {
+        let disk = stopped.kill();
+        disk.freeze_at(n);
+        drop(run(&disk, None));
+        for lost in [disk.kill(), disk.crash(n)] {
+            // A target from an earlier restore is still in the settings, and must not act.
+            let opened = run(&lost, Some(Target::Immediate));
+            let opened = opened.unwrap_or_else(|e| panic!("operation {n}: {e}"));
+            assert_eq!(digest(&opened), at.digest, "operation {n}");
+            assert!(opened.engine.history().parent.is_none(), "operation {n}");
+        }
+    }
+}
+
 /// Twins: the same lineage, ids, LSNs and lengths, and other values; as after a copied machine.
 fn twin(value: &str) -> (Node, Lsn) {
     let mut node = Node::new(72);
