@@ -146,3 +146,19 @@ fn a_lock_file_that_cannot_be_had_is_named_before_the_trailer_is_cut() {
     let rig = w.open(&request()).unwrap();
     rig::same(&rig.keys(), &w.model.at[&w.last].keys);
 }
+
+#[test]
+fn pages_of_a_commit_that_failed_while_a_snapshot_was_taken_over_do_not_make_it_a_cut_one() {
+    let w = world();
+    let whole = fs::read(&w.snapshot).unwrap();
+    // The trailer is off, the id that was to be entered beside, and the sync of that commit failed.
+    only(&w, &whole[..whole.len() - TRAILER_BYTES]);
+    let data = w.home.join("db/data.mdb");
+    let mut bytes = fs::read(&data).unwrap();
+    bytes.extend([3; 8192]);
+    fs::write(&data, bytes).unwrap();
+    fs::write(w.home.join("db/owner.failed"), [5; 16]).unwrap();
+    let rig = w.open(&request()).unwrap();
+    rig::same(&rig.keys(), &w.model.at[&w.snapshot_lsn].keys);
+    assert!(!w.home.join("db/owner.failed").exists());
+}

@@ -218,7 +218,8 @@ fn look_at_db(disk: &dyn Disk, places: &Places) -> Result<Db, StartError> {
     let says_ours =
         |owner: &Option<Vec<u8>>| trailer.is_none() && owner.is_some() && *owner == kept_owner;
     let ours = says_ours(&owner);
-    let failed = !ours && says_ours(&files::read_failed_owner(disk, places)?);
+    let failed_owner = files::read_failed_owner(disk, places)?;
+    let failed = !ours && says_ours(&failed_owner);
     let unproven = !ours && trailer.is_none();
     if unproven {
         // Nobody vouches for these bytes: follow every page before anything is mapped.
@@ -247,10 +248,11 @@ fn look_at_db(disk: &dyn Disk, places: &Places) -> Result<Db, StartError> {
         .ok_or_else(|| corrupted(places, "it has a position but no lineage".to_owned()))?;
     // Behind the last page of our own file lies what a commit left that never came to be. A file of
     // another origin has a whole trailer there, or nothing. (Beside an owner that is not its own, a
-    // kill may have cut short the commit that was to make it ours: only a trailer's beginning counts.)
+    // kill or a failed sync, which renames the owner, may have cut short the commit that was to make it
+    // ours: only a trailer's beginning counts.)
     let behind = image.bytes_behind();
-    if unproven && !failed && behind > 0 && (owner.is_none() || begins_as_trailer(&image, places)?)
-    {
+    let no_owner = owner.is_none() && failed_owner.is_none();
+    if unproven && !failed && behind > 0 && (no_owner || begins_as_trailer(&image, places)?) {
         let why = format!(
             "behind its last page lie {behind} bytes that are no whole trailer: it is a snapshot that was cut, or added to"
         );
