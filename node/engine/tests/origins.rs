@@ -12,10 +12,11 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, symlink};
 
-use rig::request;
-use rig::world::{World, world};
-use unisondb_engine::start::{Note, StartError};
+use rig::world::{World, segments, world};
+use rig::{Rig, request};
+use unisondb_engine::start::{Note, OnGap, Request, StartError};
 use unisondb_store::Trailer;
+use unisondb_types::SegmentId;
 
 /// A trailer is one page.
 const TRAILER_BYTES: usize = 4096;
@@ -161,4 +162,47 @@ fn pages_of_a_commit_that_failed_while_a_snapshot_was_taken_over_do_not_make_it_
     let rig = w.open(&request()).unwrap();
     rig::same(&rig.keys(), &w.model.at[&w.snapshot_lsn].keys);
     assert!(!w.home.join("db/owner.failed").exists());
+}
+
+#[test]
+fn a_view_up_to_a_gap_is_made_of_a_state_whose_write_failed_too() {
+    let w = world();
+    // Once more, with a copy of the live state from before most of the log.
+    w.empty("db");
+    w.empty("wal");
+    fs::remove_file(w.home.join("ids")).unwrap();
+    fs::remove_dir_all(w.home.parent().unwrap().join("backups")).unwrap();
+    let mut rig = Rig::open(&w.platform, &w.home).unwrap();
+    rig.put("early", "1").unwrap();
+    let at = rig.seal().unwrap();
+    rig.close();
+    let db = w.home.join("db");
+    let (data, owner) = (
+        fs::read(db.join("data.mdb")).unwrap(),
+        fs::read(db.join("owner")).unwrap(),
+    );
+    let mut rig = Rig::open(&w.platform, &w.home).unwrap();
+    for i in 0..120 {
+        rig.put(&format!("k{i}"), &"x".repeat(200)).unwrap();
+    }
+    rig.seal().unwrap();
+    rig.engine
+        .backup_wal(SegmentId::ZERO, "wal/archive")
+        .unwrap();
+    rig.close();
+
+    w.empty("db");
+    fs::write(db.join("data.mdb"), [&data[..], &[3; 8192]].concat()).unwrap();
+    fs::write(db.join("owner.failed"), owner).unwrap();
+    w.put_archive();
+    let there = segments(&w.home.join("wal"));
+    fs::remove_file(&there[there.len() - 2]).unwrap();
+    let read_only = Request {
+        on_gap: OnGap::ReadOnly,
+        ..request()
+    };
+    let rig = w.open(&read_only).unwrap();
+    assert!(rig.engine.read_only().is_some());
+    assert!(rig.engine.positions().applied > at);
+    assert!(rig.keys().contains_key(&b"early"[..]));
 }

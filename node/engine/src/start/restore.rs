@@ -360,10 +360,15 @@ pub(super) fn read_only(
             .map_err(|e| StartError::io(folder, e))?;
     }
     copy_file(disk, &ground.places.data, &places.data)?;
-    // One of our own stays that: behind its last page may lie what a foreign file must not have.
-    let owner = disk.exists(&ground.places.owner);
-    if owner.map_err(|e| StartError::io(&ground.places.owner, e))? {
-        copy_file(disk, &ground.places.owner, &places.owner)?;
+    // One of our own stays that, also after a failed write: behind its last page may lie what a
+    // foreign file must not have.
+    for (from, to) in [
+        (&ground.places.owner, &places.owner),
+        (&ground.places.failed_owner, &places.failed_owner),
+    ] {
+        if disk.exists(from).map_err(|e| StartError::io(from, e))? {
+            copy_file(disk, from, to)?;
+        }
     }
     // What leads from the state to the hole: the ids between, without a break.
     let at = found.stands_at();
