@@ -96,17 +96,29 @@ fn a_packed_segment_whose_plain_file_is_there_is_ignored_and_named() {
 fn an_ordinary_start_unpacks_nothing() {
     let w = world();
     let all = segments(&w.home.join("wal"));
-    let old = &all[1];
-    let packed = gzip(&fs::read(old).unwrap());
-    fs::write(with_end(old, ".gz"), packed).unwrap();
-    fs::remove_file(old).unwrap();
+    let pack = |path: &Path| {
+        let packed = gzip(&fs::read(path).unwrap());
+        fs::write(with_end(path, ".gz"), packed).unwrap();
+        fs::remove_file(path).unwrap();
+    };
+    // One that the state does not need: the start goes on without it.
+    pack(&all[1]);
     let rig = w.open(&request()).unwrap();
-    assert!(!old.exists());
+    assert!(!all[1].exists());
     assert!(
         !rig.notes.iter().any(|n| n.field == "unpacked"),
         "{:?}",
         rig.notes
     );
+    rig.close();
+    // Those from the state's on, which a restored directory would have unpacked: records are missing.
+    let needed = &segments(&w.home.join("wal"))[all.len() - 3..];
+    needed.iter().for_each(|path| pack(path));
+    match w.open(&request()) {
+        Err(StartError::Refused(e)) => assert!(e.contains("records are missing"), "{e}"),
+        other => panic!("{:?}", other.map(|rig| rig.notes)),
+    }
+    assert!(!needed.iter().any(|path| path.exists()));
 }
 
 #[test]
