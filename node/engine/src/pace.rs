@@ -13,7 +13,7 @@ use unisondb_platform::Platform;
 /// Bytes of work between two looks at the logs.
 const STEP_BYTES: usize = 1 << 20;
 /// A rest, in lengths of the step before it.
-const REST: u32 = 5;
+const REST: u32 = 9;
 /// A rest is no longer, whatever the step met: a stalled disk is not to be waited for twice.
 const LONGEST: Duration = Duration::from_millis(200);
 
