@@ -122,6 +122,12 @@ impl Coverage {
         from.map(|b| self.reach(b)).max().unwrap_or(0)
     }
 
+    /// Whether something lies behind the furthest that can be had: then "the latest" is refused, since it
+    /// is behind a hole.
+    pub fn has_more_than(&self, lsn: u64) -> bool {
+        (self.held.len() as u64) > lsn + 1
+    }
+
     pub fn is_inside_segment(&self, lsn: u64) -> bool {
         !self.ends.contains(&lsn)
     }
@@ -227,7 +233,10 @@ impl Bench<'_> {
                 .map_or(0, |r| r.stamp)
         };
         match aim {
-            Aim::Latest | Aim::Immediate => (Target::Latest, reached(furthest)),
+            Aim::Latest | Aim::Immediate => {
+                let there = Some(furthest).filter(|n| !coverage.has_more_than(*n));
+                (Target::Latest, there.and_then(reached))
+            }
             Aim::Lsn if r.below(4) == 0 => (Target::BeforeLsn(Lsn::new(lsn)), reached(lsn - 1)),
             Aim::Lsn => (Target::Lsn(Lsn::new(lsn)), reached(lsn)),
             Aim::Time => {

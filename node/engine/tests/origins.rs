@@ -206,3 +206,24 @@ fn a_view_up_to_a_gap_is_made_of_a_state_whose_write_failed_too() {
     assert!(rig.engine.positions().applied > at);
     assert!(rig.keys().contains_key(&b"early"[..]));
 }
+
+#[test]
+fn a_state_that_is_no_regular_file_is_called_corrupted_and_not_waited_for() {
+    let w = world();
+    let data = w.home.join("db/data.mdb");
+    let pipe = |path: &std::path::Path| {
+        let made = std::process::Command::new("mkfifo").arg(path).status();
+        assert!(made.unwrap().success());
+    };
+    let folder = |path: &std::path::Path| fs::create_dir(path).unwrap();
+    for (what, make) in [("a pipe", &pipe as &dyn Fn(&_)), ("a folder", &folder)] {
+        w.empty("db");
+        make(&data);
+        match w.open(&request()).map(|r| r.notes) {
+            Err(e @ StartError::Corrupted { .. }) => {
+                assert!(e.to_string().contains("not a regular file"), "{what}: {e}");
+            }
+            other => panic!("{what}: {other:?}"),
+        }
+    }
+}

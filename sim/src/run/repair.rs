@@ -232,6 +232,7 @@ impl Run<'_> {
                     lsn,
                 )
             }
+            _ if coverage.has_more_than(reach) => return None,
             _ => (Vec::new(), Target::Latest, reach),
         })
     }

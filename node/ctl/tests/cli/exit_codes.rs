@@ -326,3 +326,17 @@ fn a_stderr_that_cannot_be_written_changes_no_exit_code() {
         .unwrap();
     assert_eq!(status.code(), Some(2));
 }
+
+#[test]
+fn a_named_pipe_among_the_files_is_6_and_not_waited_for() {
+    let fixture = Fixture::new();
+    let pipe = fixture.path("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let (code, answer) = json(&["verify", text(&pipe)]);
+    assert_eq!(code, 6, "{answer}");
+    assert!(
+        answer.to_string().contains("not a regular file"),
+        "{answer}"
+    );
+}

@@ -128,6 +128,11 @@ pub fn files(disk: &dyn Disk, root: &Path) -> Result<Vec<PathBuf>, (PathBuf, io:
 /// # Errors
 /// When the file cannot be read, or an archive breaks off; what lay before was shown.
 pub fn visit(disk: &dyn Disk, file: &Path, see: See<'_>) -> io::Result<()> {
+    // Opening a named pipe would wait for a writer, for ever.
+    if disk.meta(file)?.kind != EntryKind::File {
+        let why = "it is not a regular file";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
     let opened = disk.open(file, Access::Read)?;
     let place = Place {
         file: file.to_owned(),

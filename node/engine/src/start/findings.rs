@@ -198,6 +198,13 @@ fn exists(disk: &dyn Disk, path: &Path) -> Result<bool, StartError> {
 }
 
 fn look_at_db(disk: &dyn Disk, places: &Places) -> Result<Db, StartError> {
+    // Looked at before it is opened: a named pipe would be waited for, without a word and for ever.
+    match disk.meta(&places.data) {
+        Ok(meta) if meta.kind != EntryKind::File => {
+            return Err(corrupted(places, "it is not a regular file".to_owned()));
+        }
+        _ => {}
+    }
     let file = match disk.open(&places.data, Access::Read) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Db::Missing),
