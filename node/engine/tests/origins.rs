@@ -11,6 +11,7 @@ mod rig;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::Path;
 
 use rig::world::{World, segments, world};
 use rig::{Rig, request};
@@ -40,23 +41,30 @@ fn a_file_of_unknown_origin_is_written_afresh_before_it_is_mapped() {
 }
 
 #[test]
-fn a_state_behind_a_link_is_copied_and_nothing_is_written_through_the_link() {
-    let w = world();
-    let snapshot = fs::read(&w.snapshot).unwrap();
-    w.empty("db");
-    w.empty("wal");
-    let data = w.home.join("db/data.mdb");
-    symlink(&w.snapshot, &data).unwrap();
-    let mut rig = w.open(&request()).unwrap();
-    rig::same(&rig.keys(), &w.model.at[&w.snapshot_lsn].keys);
-    rig.put("new", "value").unwrap();
-    rig.close();
-    assert!(!fs::symlink_metadata(&data).unwrap().is_symlink());
-    assert_eq!(
-        fs::read(&w.snapshot).unwrap(),
-        snapshot,
-        "the backup is what it was"
-    );
+fn a_state_that_has_another_name_is_copied_and_the_backup_is_not_written_to() {
+    let links: [fn(&Path, &Path) -> std::io::Result<()>; 2] = [
+        |from, to| symlink(from, to),
+        |from, to| fs::hard_link(from, to),
+    ];
+    for link in links {
+        let w = world();
+        let snapshot = fs::read(&w.snapshot).unwrap();
+        w.empty("db");
+        w.empty("wal");
+        let data = w.home.join("db/data.mdb");
+        link(&w.snapshot, &data).unwrap();
+        let mut rig = w.open(&request()).unwrap();
+        rig::same(&rig.keys(), &w.model.at[&w.snapshot_lsn].keys);
+        rig.put("new", "value").unwrap();
+        rig.close();
+        let meta = fs::symlink_metadata(&data).unwrap();
+        assert!(meta.is_file() && meta.nlink() == 1);
+        assert_eq!(
+            fs::read(&w.snapshot).unwrap(),
+            snapshot,
+            "the backup is what it was"
+        );
+    }
 }
 
 /// A folder with nothing but these bytes as its state.

@@ -197,12 +197,28 @@ fn an_old_segment_with_a_rotten_header_is_named_and_does_not_stop_a_start() {
     );
 }
 
-/// A damaged byte in the middle of a segment's frames.
-fn rot(path: &Path) {
-    let mut bytes = fs::read(path).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(path, bytes).unwrap();
+/// What may happen to a segment's file.
+type Damage = (&'static str, fn(&Path));
+
+const DAMAGE: [Damage; 5] = [
+    ("a flipped bit", |path| {
+        let mut bytes = fs::read(path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(path, bytes).unwrap();
+    }),
+    ("cut in its frames", |path| cut(path, 1000)),
+    ("cut in its header", |path| cut(path, 20)),
+    ("empty", |path| cut(path, 0)),
+    ("another's bytes", |path| {
+        let all = segments(path.parent().unwrap());
+        fs::copy(&all[all.len() - 2], path).unwrap();
+    }),
+];
+
+fn cut(path: &Path, len: u64) {
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.set_len(len).unwrap();
 }
 
 /// A footer that says another digest, with a good CRC.
@@ -217,7 +233,7 @@ fn forge_digest(path: &Path) {
 
 #[test]
 fn damage_in_a_needed_segment_is_named_before_anything_is_changed() {
-    for new_log in [false, true] {
+    for ((damage, do_damage), new_log) in DAMAGE.iter().flat_map(|d| [(d, false), (d, true)]) {
         let w = world();
         w.put_snapshot();
         if new_log {
@@ -225,23 +241,21 @@ fn damage_in_a_needed_segment_is_named_before_anything_is_changed() {
         }
         let all = segments(&w.home.join("wal"));
         let bad = &all[all.len() - 3];
-        rot(bad);
+        do_damage(bad);
         let before = all_below(&w.home);
         let e = match w.open(&request()) {
             Err(e @ StartError::DamagedSegment { .. }) if e.is_damage() => e.to_string(),
-            Err(e) => panic!("{e}"),
-            Ok(_) => panic!("opened"),
+            Err(e) => panic!("{damage}: {e}"),
+            Ok(_) => panic!("{damage}: opened"),
         };
         let name = bad.file_name().unwrap().to_str().unwrap();
-        for part in [
-            "database file is corrupted: ",
-            name,
-            " at offset ",
-            "Way out: ",
-        ] {
-            assert!(e.contains(part), "{part} is not in {e}");
+        for part in ["database file is corrupted: ", name, "Way out: "] {
+            assert!(e.contains(part), "{damage}: {part} is not in {e}");
         }
-        assert!(all_below(&w.home) == before, "nothing was changed");
+        assert!(
+            all_below(&w.home) == before,
+            "{damage}: nothing was changed"
+        );
         // Not needed, not in the way.
         let target = Target::Lsn(w.snapshot_lsn.next().next());
         let rig = w.open(&w.to(target)).unwrap();
@@ -387,4 +401,31 @@ fn an_archive_that_ends_with_a_cut_segment_restores_to_its_end() {
     rig.put("d", "4").unwrap();
     rig.close();
     assert_eq!(w.open(&request()).unwrap().keys().len(), 3);
+}
+
+#[test]
+fn a_segment_of_another_namespace_under_a_needed_name_is_named_in_the_gap() {
+    let w = world();
+    let other = world();
+    w.put_backups();
+    let all = segments(&w.home.join("wal"));
+    let needed = all[all.len() - 3].clone();
+    let name = needed.file_name().unwrap();
+    fs::copy(other.archive.join(name), &needed).unwrap();
+    let id = SegmentId::parse_file_name(name.to_str().unwrap()).unwrap();
+    let before = all_below(&w.home);
+    match w.open(&request()) {
+        Err(e @ StartError::Gap { .. }) => {
+            let e = e.to_string();
+            let start = format!(
+                "wal gap: segment {id} is missing behind LSN {}, but {} there is of lineage ",
+                w.snapshot_lsn,
+                id.file_name()
+            );
+            assert!(e.starts_with(&start), "{e}");
+            assert!(e.contains("--recovery-on-gap set-aside"), "{e}");
+        }
+        other => panic!("{:?}", other.map(|r| r.notes)),
+    }
+    assert!(all_below(&w.home) == before, "nothing was changed");
 }

@@ -134,8 +134,32 @@ fn recovery_toml_is_used_once() {
     assert!(!w.home.join("recovery.toml").exists());
     assert!(w.home.join("recovery.toml.done").exists());
     fs::write(w.home.join("recovery.toml"), "target = 1\n").unwrap();
-    drop(rig);
+    rig.close();
     assert!(matches!(w.open(&request()), Err(StartError::Refused(e)) if e.contains("target_lsn")));
+}
+
+#[test]
+fn recovery_toml_takes_a_time_as_toml_writes_it_and_as_a_text() {
+    let w = world();
+    let in_file = |text: &str| {
+        w.put_backups();
+        fs::write(w.home.join("recovery.toml"), text).unwrap();
+        w.open(&request())
+    };
+    for time in ["2001-02-03T04:05:06Z", "\"2001-02-03T04:05:06Z\""] {
+        match in_file(&format!("target_time = {time}\n")) {
+            Err(StartError::Refused(e)) => {
+                assert!(e.contains("beyond the target (2001-02-03T04:05:06"), "{e}")
+            }
+            other => panic!("{:?}", other.map(|r| r.notes)),
+        }
+    }
+    for wrong in ["2001-02-03", "2001-02-03T04:05:06", "7", "\"yesterday\""] {
+        match in_file(&format!("target_time = {wrong}\n")) {
+            Err(StartError::Refused(e)) => assert!(e.contains("recovery.toml"), "{wrong}: {e}"),
+            other => panic!("{wrong}: {:?}", other.map(|r| r.notes)),
+        }
+    }
 }
 
 #[test]

@@ -168,6 +168,8 @@ pub struct Meta {
     pub kind: EntryKind,
     /// Its length in bytes.
     pub len: u64,
+    /// How many names lead to a file: more than one where it was hard-linked.
+    pub names: u64,
 }
 
 /// Room on a volume, in bytes.

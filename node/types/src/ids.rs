@@ -147,6 +147,15 @@ impl SegmentId {
     pub const fn block_end(self) -> SegmentId {
         SegmentId(self.next_block().0 - 1)
     }
+    /// The segments `self` to `last` as a sentence begins with them: `segment 3 is`,
+    /// `segments 3-5 are`.
+    pub fn to_last(self, last: SegmentId) -> String {
+        if self == last {
+            format!("segment {self} is")
+        } else {
+            format!("segments {self}-{last} are")
+        }
+    }
     /// The name of the segment's file: nine digits, wider above 999,999,999, and `.wal`.
     pub fn file_name(self) -> String {
         format!("{:09}.wal", self.0)

@@ -154,17 +154,10 @@ impl fmt::Display for Problem {
                 to_lsn,
                 reached,
             } => {
-                if from_segment == to_segment {
-                    write!(f, "wal gap: segment {from_segment} is missing")?;
-                } else {
-                    write!(
-                        f,
-                        "wal gap: segments {from_segment}-{to_segment} are missing"
-                    )?;
-                }
                 write!(
                     f,
-                    " (LSN {from_lsn} to {to_lsn}); give the folder that has it"
+                    "wal gap: {} missing (LSN {from_lsn} to {to_lsn}); give the folder that has it",
+                    from_segment.to_last(*to_segment)
                 )?;
                 match reached {
                     Some(p) => write!(f, ", or stop before it with --to-lsn {}", p.lsn),
@@ -190,10 +183,14 @@ impl fmt::Display for Problem {
                     None => write!(f, "there is no snapshot")?,
                 }
                 match log_begins {
+                    Some(Lsn::FIRST) => write!(f, " and LSN 1 is the first of the log")?,
                     Some(lsn) => write!(f, " and the log begins at LSN {lsn}, not at 1")?,
                     None => write!(f, " and there is no segment")?,
                 }
-                write!(f, "; give an older snapshot or older segments")
+                match log_begins {
+                    Some(Lsn::FIRST) => write!(f, "; nothing is older: ask for a later moment"),
+                    _ => write!(f, "; give an older snapshot or older segments"),
+                }
             }
         }
     }

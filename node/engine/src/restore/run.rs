@@ -78,9 +78,12 @@ impl Places {
 /// Changes nothing. Gives the data directory's lock, if it has a lock file.
 ///
 /// # Errors
-/// [`RestoreError::Running`], [`RestoreError::Exists`], [`RestoreError::Flat`].
+/// [`RestoreError::Running`], [`RestoreError::Exists`], [`RestoreError::Flat`]; as a start, on a
+/// network file system.
 pub fn admit(disk: &dyn Disk, request: &Request) -> Result<Option<Box<dyn Lock>>, RestoreError> {
     let places = Places::of(request);
+    start::volume::check(disk, &places.data)?;
+    start::volume::check(disk, &places.home)?;
     let lock_file = places.data.join("LOCK");
     let lock = match exists(disk, &lock_file)? {
         true => Some(lock(disk, &places)?),

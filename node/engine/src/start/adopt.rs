@@ -27,9 +27,9 @@ impl Ground<'_> {
     }
 
     /// A file of another origin becomes ours, and so does one of ours again after a failed write.
-    /// It has been verified. What has no trailer, lies behind a link or has failed is written afresh:
+    /// It has been verified. What has no trailer, has another name or has failed is written afresh:
     /// it was read through the page cache, which shows what may never reach the medium, and nothing
-    /// is written through a link. Otherwise the trailer is cut off.
+    /// is written to what may be somebody's backup. Otherwise the trailer is cut off.
     pub(super) fn adopt(&self, db: &Db) -> Result<(), StartError> {
         let path = &self.places.data;
         let cut_to = match db {
@@ -38,7 +38,7 @@ impl Ground<'_> {
             Db::Image { cut_to, .. } => *cut_to,
         };
         match cut_to {
-            Some(len) if !self.data_is_a_link()? => {
+            Some(len) if !self.data_is_linked()? => {
                 // Opened for writing by us first: a file of another user is named before LMDB sees it.
                 let file = self
                     .disk()
@@ -65,7 +65,13 @@ impl Ground<'_> {
         Ok(())
     }
 
-    fn data_is_a_link(&self) -> Result<bool, StartError> {
+    /// Whether `data.mdb` is a symbolic link, or one of several hard links.
+    fn data_is_linked(&self) -> Result<bool, StartError> {
+        let data = &self.places.data;
+        let meta = self.disk().meta(data);
+        if meta.map_err(|e| StartError::io(data, e))?.names > 1 {
+            return Ok(true);
+        }
         let db = &self.places.db;
         let entries = self.disk().list(db).map_err(|e| StartError::io(db, e))?;
         let is_link =

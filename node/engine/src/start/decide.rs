@@ -190,14 +190,16 @@ pub(super) fn decide(
     }
     if let Some((from, to)) = path.hole_behind {
         let text = format!(
-            "segments {from}-{to} are missing behind the target: nothing that is needed; what lies behind them is set aside"
+            "{} missing behind the target: nothing that is needed; what lies behind is set aside",
+            from.to_last(to)
         );
         plan.notes
             .push(note("set-aside", format!("{from}-{to}"), text, false));
     }
     if let Some((from, to)) = path.hole_below {
         let text = format!(
-            "segments {from}-{to} are missing from wal/: nothing that the state needs, but they and what lies before them cannot be backed up any more; that is moved aside"
+            "{} missing from wal/: nothing that the state needs, but that and what lies before cannot be backed up any more; it is moved aside",
+            from.to_last(to)
         );
         plan.notes
             .push(note("gap", format!("{from}-{to}"), text, true));
@@ -328,7 +330,8 @@ fn restored(
             plan.keep.clear();
             plan.aside = found.segments.keys().copied().collect();
             let text = format!(
-                "segments {from}-{to} are missing behind LSN {at}: the log is set aside, the state goes on from LSN {at}"
+                "{} missing behind LSN {at}: the log is set aside, the state goes on from LSN {at}",
+                from.to_last(to)
             );
             plan.notes
                 .push(note("gap", format!("{from}-{to}"), text, true));
@@ -336,7 +339,8 @@ fn restored(
         Err(StartError::Gap { from, to, .. }) if on_gap == OnGap::ReadOnly => {
             plan.action = Action::ReadOnly;
             let text = format!(
-                "segments {from}-{to} are missing: the state up to the hole is served, read-only, and nothing was changed"
+                "{} missing: the state up to the hole is served, read-only, and nothing was changed",
+                from.to_last(to)
             );
             plan.notes
                 .push(note("gap", format!("{from}-{to}"), text, true));
@@ -344,7 +348,7 @@ fn restored(
         }
         Err(e) => return Err(e),
     }
-    if !has_vote || path.hole_behind.is_some() {
+    if !has_vote || path.to_target {
         // A copy that was cut short: the log ends before it, and says so.
         let last = plan.keep.last().copied().unwrap_or(SegmentId::ZERO);
         for (id, damaged) in found.bad.range(last.next()..) {

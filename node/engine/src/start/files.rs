@@ -235,6 +235,7 @@ pub(super) fn remove_restoring(disk: &dyn Disk, places: &Places) -> Result<(), S
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RecoveryToml {
+    #[serde(default, deserialize_with = "time")]
     target_time: Option<Stamp>,
     target_lsn: Option<u64>,
     #[serde(default)]
@@ -254,6 +255,19 @@ impl RecoveryToml {
             self.exclusive,
         )
     }
+}
+
+/// A time as TOML writes it, or as a text.
+fn time<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Stamp>, D::Error> {
+    let text = match toml::Value::deserialize(d)? {
+        toml::Value::Datetime(time) => time.to_string(),
+        toml::Value::String(text) => text,
+        other => {
+            let why = format!("target_time: a time is wanted, found {other}");
+            return Err(serde::de::Error::custom(why));
+        }
+    };
+    text.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
 pub(super) fn read_recovery(

@@ -33,7 +33,7 @@ mod path;
 mod proof;
 mod restore;
 mod unpack;
-mod volume;
+pub(crate) mod volume;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -186,7 +186,8 @@ pub enum StartError {
     },
     /// Segments are missing.
     #[error(
-        "wal gap: segments {from}-{to} are missing behind LSN {at}; nothing was replayed. Ways out: put them into {}, or start with recovery.on_gap = \"set-aside\" (goes on from LSN {at} without the log) or \"read-only\"",
+        "wal gap: {} missing behind LSN {at}{foreign}; nothing was replayed. Ways out: put what is missing into {}, or start with --recovery-on-gap set-aside (goes on from LSN {at} without the log) or --recovery-on-gap read-only",
+        from.to_last(*to),
         wal.display()
     )]
     Gap {
@@ -196,6 +197,8 @@ pub enum StartError {
         to: SegmentId,
         /// Where the state stands.
         at: Lsn,
+        /// What lies under a missing one's name and is another's: `, but ...`, or nothing.
+        foreign: String,
         /// The folder.
         wal: PathBuf,
     },
@@ -313,7 +316,7 @@ pub fn inspect(
     folders: &Folders,
     request: &Request,
 ) -> Result<Plan, StartError> {
-    let notes = volume::check(platform, &folders.home)?;
+    let notes = volume::check(platform.disk.as_ref(), &folders.home)?;
     let found = findings::look(platform, folders)?;
     let mut plan = decide::decide(&found, folders, request)?;
     plan.notes.extend(notes);
@@ -332,7 +335,8 @@ pub fn open(
     open_decided(platform, folders, request, |_| Ok(()))
 }
 
-/// As [`open`]; `decided` is told what will be done before anything is, and may refuse it.
+/// As [`open`]; `decided` is told what will be done before it is, and may refuse it. (Packed segments
+/// have been unpacked beside themselves by then: what will be done depends on what is in them.)
 ///
 /// # Errors
 /// As [`open`], and what `decided` says.
@@ -342,7 +346,7 @@ pub fn open_decided(
     request: &Request,
     decided: impl FnOnce(&Plan) -> Result<(), StartError>,
 ) -> Result<Opened, StartError> {
-    let notes = volume::check(platform, &folders.home)?;
+    let notes = volume::check(platform.disk.as_ref(), &folders.home)?;
     let mut found = findings::look(platform, folders)?;
     let unpacked = unpack::unpack(platform.disk.as_ref(), &found)?;
     if !unpacked.is_empty() {

@@ -3,8 +3,8 @@
 use unisondb_types::{LineageId, Lsn, Namespace, SegmentId, Target};
 use unisondb_wal::SegmentState;
 
+use super::StartError;
 use super::findings::{Findings, Found};
-use super::{StartError, proof};
 
 /// Which segments continue the state.
 pub(super) struct Path {
@@ -14,37 +14,57 @@ pub(super) struct Path {
     pub(super) aside: Vec<SegmentId>,
     /// Those among the rest of another namespace or cluster.
     pub(super) foreign: Vec<SegmentId>,
-    /// What is missing between the state and the first kept segment.
-    gap: Option<(SegmentId, SegmentId)>,
+    /// What is missing between the state and the first kept segment, or above the last.
+    gap: Option<Gap>,
     /// What is missing below all that the state needs, with more segments below that.
     pub(super) hole_below: Option<(SegmentId, SegmentId)>,
     /// What is missing behind the target, where nothing is needed any more.
     pub(super) hole_behind: Option<(SegmentId, SegmentId)>,
+    /// Whether the target lies in the last kept segment: what is behind it is not needed.
+    pub(super) to_target: bool,
     /// Segments wholly below what the state needs that were sealed and are so no more: cut, or rotten at
     /// their ends.
     pub(super) unsealed_below: Vec<SegmentId>,
 }
 
-/// The path to a target: where segments are missing behind the state, but what lies before the hole
-/// leads to the target, that part.
+/// Why the log cannot be followed all the way.
+#[derive(Clone)]
+enum Gap {
+    /// Nothing of ours is there under these names.
+    Missing(SegmentId, SegmentId),
+    /// A file is there and cannot be read: what, and why it matters.
+    Damaged(String, &'static str),
+}
+
+/// The path to a target, and not beyond it: what lies behind the segment that the target is in may be
+/// missing or damaged.
 pub(super) fn to_target(
     found: &Findings,
     namespace: &Namespace,
     target: Target,
 ) -> Result<Path, StartError> {
     let whole = path(found, namespace)?;
-    let (mut hole, mut above) = (whole.gap, whole.keep.first().copied());
+    let (mut hole, mut above) = (whole.gap.clone(), whole.keep.first().copied());
     while let (Some(behind), Some(first)) = (hole, above) {
         let part = below(found, namespace, Some(first))?;
         if part.gap.is_none() && part.leads_to(found, target) {
+            let hole_behind = match behind {
+                Gap::Missing(from, to) => Some((from, to)),
+                Gap::Damaged(..) => None,
+            };
             return Ok(Path {
-                hole_behind: Some(behind),
+                hole_behind,
+                to_target: true,
                 ..part
-            });
+            }
+            .up_to(found, target));
         }
         (hole, above) = (part.gap, part.keep.first().copied());
     }
-    Ok(whole)
+    Ok(match whole.gap {
+        None => whole.up_to(found, target),
+        Some(_) => whole,
+    })
 }
 
 /// Follows the newest lineage that continues the state, from its last segment down through the
@@ -82,7 +102,7 @@ fn below(
         .filter(|(id, _)| !foreign.contains(id) && bound.is_none_or(|b| **id < b));
     let unknown_above = |tip| match bound {
         None => unknown_above(found, &foreign, tip),
-        Some(_) => Ok(None),
+        Some(_) => None,
     };
     let nothing = |gap| Path {
         keep: Vec::new(),
@@ -91,10 +111,11 @@ fn below(
         gap,
         hole_below: None,
         hole_behind: None,
+        to_target: false,
         unsealed_below: Vec::new(),
     };
     let Some((tip, _)) = ours.clone().rev().find(|(_, s)| continues(found, s)) else {
-        return Ok(nothing(unknown_above(SegmentId::ZERO)?));
+        return Ok(nothing(unknown_above(SegmentId::ZERO)));
     };
     let at = found.stands_at();
     let mut keep = vec![*tip];
@@ -114,16 +135,18 @@ fn below(
             }
             _ => {
                 if segment.info.header.first_lsn > at.next() {
-                    if let Some(damaged) = found.bad.get(&before.id) {
-                        return Err(proof::damaged(damaged, "Records behind it are here"));
-                    }
-                    gap = Some((lowest_missing(found, segment, before.id), before.id));
+                    gap = Some(match found.bad.get(&before.id) {
+                        Some(damaged) => {
+                            Gap::Damaged(damaged.to_string(), "Records behind it are here")
+                        }
+                        None => Gap::Missing(lowest_missing(found, &foreign, before.id), before.id),
+                    });
                 } else if found
                     .segments
                     .range(..before.id)
                     .any(|(id, _)| !foreign.contains(id))
                 {
-                    hole_below = Some((lowest_missing(found, segment, before.id), before.id));
+                    hole_below = Some((lowest_missing(found, &foreign, before.id), before.id));
                 }
                 break;
             }
@@ -133,7 +156,7 @@ fn below(
     for id in &keep {
         follows(found, &found.segments[id])?;
     }
-    gap = gap.or(unknown_above(*tip)?);
+    gap = gap.or_else(|| unknown_above(*tip));
     // A log that ends below the state says nothing about what follows it.
     let last = end_of(&found.segments[tip]);
     if gap.is_none() && last < at {
@@ -149,6 +172,7 @@ fn below(
         gap,
         hole_below,
         hole_behind: None,
+        to_target: false,
         unsealed_below,
     })
 }
@@ -230,14 +254,8 @@ fn follows(found: &Findings, segment: &Found) -> Result<(), StartError> {
 
 /// A lineage above `tip` whose first segment is not here, or not readable: nobody can say whether
 /// it continues this state, and passing it over could drop what was acknowledged in it (P11).
-fn unknown_above(
-    found: &Findings,
-    foreign: &[SegmentId],
-    tip: SegmentId,
-) -> Result<Option<(SegmentId, SegmentId)>, StartError> {
-    let Some(state) = found.db.state() else {
-        return Ok(None);
-    };
+fn unknown_above(found: &Findings, foreign: &[SegmentId], tip: SegmentId) -> Option<Gap> {
+    let state = found.db.state()?;
     let unknown = found
         .segments
         .range(tip.next()..)
@@ -246,26 +264,24 @@ fn unknown_above(
             let lineage = s.info.header.lineage;
             lineage != state.position.lineage && found.history(lineage).is_none()
         });
-    let Some((id, _)) = unknown else {
-        return Ok(None);
-    };
+    let (id, _) = unknown?;
     let begin = SegmentId::new(id.get() / SegmentId::LINEAGE_STEP * SegmentId::LINEAGE_STEP);
     if let Some((_, damaged)) = found.bad.range(begin..*id).next() {
         let why = "It begins a lineage, so nobody can say whether that continues the state";
-        return Err(proof::damaged(damaged, why));
+        return Some(Gap::Damaged(damaged.to_string(), why));
     }
     let last = SegmentId::new(id.get() - 1);
-    Ok((begin <= last).then_some((begin.max(SegmentId::FIRST), last)))
+    (begin <= last).then_some(Gap::Missing(begin.max(SegmentId::FIRST), last))
 }
 
 /// The first id of a gap that ends with `missing`: behind the nearest lower segment that is here,
 /// or behind the state's; at most back to where the lineage of `missing` numbers from.
-fn lowest_missing(found: &Findings, above: &Found, missing: SegmentId) -> SegmentId {
+fn lowest_missing(found: &Findings, foreign: &[SegmentId], missing: SegmentId) -> SegmentId {
     let begin = SegmentId::new(missing.get() / SegmentId::LINEAGE_STEP * SegmentId::LINEAGE_STEP);
     let lower = found
         .segments
-        .range(..above.info.id)
-        .next_back()
+        .range(..missing)
+        .rfind(|(id, _)| !foreign.contains(id))
         .map(|(id, _)| id.next());
     let in_state = found.db.state().map(|s| {
         let p = &s.position;
@@ -300,15 +316,65 @@ impl Path {
 
     /// Nothing is missing between the state and the end of the log.
     pub(super) fn whole(&self, found: &Findings) -> Result<(), StartError> {
-        match self.gap {
+        match &self.gap {
             None => Ok(()),
-            Some((from, to)) => Err(StartError::Gap {
-                from,
-                to,
+            Some(Gap::Damaged(damage, why)) => Err(StartError::DamagedSegment {
+                damage: damage.clone(),
+                why,
+            }),
+            Some(Gap::Missing(from, to)) => Err(StartError::Gap {
+                from: *from,
+                to: *to,
                 at: found.stands_at(),
+                foreign: Path::foreign_in(found, *from, *to),
                 wal: found.places.wal.clone(),
             }),
         }
+    }
+
+    /// Without what lies behind the segment that the target is in, if the log could not be opened with
+    /// it: a segment there is sealed no more although one behind it is.
+    fn up_to(mut self, found: &Findings, target: Target) -> Path {
+        let at = found.stands_at();
+        let sealed = |id: &SegmentId| found.segments[id].info.state == SegmentState::Sealed;
+        let holds_target = |id: &SegmentId| {
+            let info = &found.segments[id].info;
+            // Of a segment that is not sealed nobody knows before it is read.
+            let last = info.last_lsn.filter(|last| sealed(id) && *last >= at);
+            last.is_some_and(|last| match target {
+                Target::Latest => false,
+                Target::Immediate => true,
+                Target::Lsn(n) => last >= n,
+                Target::BeforeLsn(n) => last.next() >= n,
+                Target::Time(t) => info.last_stamp > t,
+                Target::BeforeTime(t) => info.last_stamp >= t,
+            })
+        };
+        let Some(holds) = self.keep.iter().position(holds_target) else {
+            return self;
+        };
+        let behind = &self.keep[holds + 1..];
+        let last_sealed = behind.iter().rposition(sealed).unwrap_or(0);
+        if behind[..last_sealed].iter().any(|id| !sealed(id)) {
+            self.to_target = true;
+            self.aside.extend(self.keep.drain(holds + 1..));
+        }
+        self
+    }
+
+    /// What lies under the names of missing segments and is another's, in words.
+    fn foreign_in(found: &Findings, from: SegmentId, to: SegmentId) -> String {
+        let whose = found.segments.range(from..=to).map(|(id, s)| {
+            let h = &s.info.header;
+            format!(
+                ", but {} there is of lineage {} of namespace {} of cluster {}",
+                id.file_name(),
+                h.lineage,
+                h.namespace,
+                h.cluster
+            )
+        });
+        whose.collect()
     }
 
     /// Whether its records reach or pass a target (as `udbctl restore` asks it of its plan).

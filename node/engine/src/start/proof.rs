@@ -50,7 +50,10 @@ pub(super) fn prove(
                     path,
                     source,
                 };
-                return Err(damaged(&damage, "The state needs its records"));
+                return Err(StartError::DamagedSegment {
+                    damage: damage.to_string(),
+                    why: "The state needs its records",
+                });
             }
         }
     }
@@ -69,12 +72,4 @@ fn read(disk: &dyn Disk, path: &Path, end: Lsn, target: Target) -> Result<Read, 
         }
     }
     Ok(Read::On)
-}
-
-/// A segment that is needed and damaged.
-pub(super) fn damaged(damage: &unisondb_wal::Error, why: &'static str) -> StartError {
-    StartError::DamagedSegment {
-        damage: damage.to_string(),
-        why,
-    }
 }

@@ -5,15 +5,15 @@
 use std::io;
 use std::path::Path;
 
-use unisondb_platform::{Platform, VolumeKind};
+use unisondb_platform::{Disk, VolumeKind};
 
 use super::{Note, StartError};
 
 /// Refuses a network file system; of one that may be another machine's, a note.
-pub(super) fn check(platform: &Platform, home: &Path) -> Result<Vec<Note>, StartError> {
+pub(crate) fn check(disk: &dyn Disk, home: &Path) -> Result<Vec<Note>, StartError> {
     let mut notes: Vec<Note> = Vec::new();
     for path in [home.to_owned(), home.join("db"), home.join("wal")] {
-        match platform.disk.volume(&path) {
+        match disk.volume(&path) {
             Ok(VolumeKind::Local) => {}
             Ok(VolumeKind::Network(system)) => return Err(StartError::Network { path, system }),
             Ok(VolumeKind::Doubtful(system)) => {

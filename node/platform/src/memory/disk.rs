@@ -281,6 +281,8 @@ impl Disk for MemoryDisk {
                 Inode::File(content) => content.current.len(),
                 Inode::Folder(_) => 0,
             },
+            // Names are what the tree is made of: nothing here links a second one.
+            names: 1,
         })
     }
 

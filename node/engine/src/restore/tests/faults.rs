@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use unisondb_platform::DiskExt;
+use unisondb_platform::{Disk, DiskExt, VolumeKind};
 use unisondb_types::{Lsn, SegmentId, Target};
 
 use super::super::verify::{self, Wrong};
 use super::super::{BaseFrom, RestoreError};
 use super::{all_of, node::Node, plan, request, restore};
+use crate::start::StartError;
 
 fn node_with_wal(seed: u64) -> (Node, PathBuf) {
     let mut node = Node::new(seed);
@@ -158,6 +159,24 @@ fn a_forged_digest_stops_the_replay_and_leaves_nothing_behind() {
     assert!(matches!(done, Err(RestoreError::Start(_))), "{done:?}");
     let left: Vec<_> = node.platform.disk.list(Path::new("/b")).unwrap();
     assert!(left.iter().all(|e| e.name == "LOCK"), "{left:?}");
+}
+
+#[test]
+fn a_restore_onto_a_network_file_system_is_refused_before_anything_is_written() {
+    for mount in ["/b", "/b/users"] {
+        let (node, wal) = node_with_wal(29);
+        node.disk.create_folders(Path::new("/b/users")).unwrap();
+        node.disk
+            .set_volume(Path::new(mount), VolumeKind::Network("NFS"));
+        let done = restore(&node, &from_wal(&wal, Target::Latest));
+        let refused = matches!(
+            done,
+            Err(RestoreError::Start(StartError::Network { ref path, .. })) if path == Path::new(mount)
+        );
+        assert!(refused, "{done:?}");
+        let left = node.disk.list(Path::new("/b")).unwrap();
+        assert_eq!(left.len(), 1, "nothing is made: {left:?}");
+    }
 }
 
 #[test]

@@ -253,7 +253,11 @@ impl Check {
                     problems.push(Finding {
                         kind: Wrong::Missing,
                         file: None,
-                        why: missing(lower.next(), p.id, &header.namespace),
+                        why: format!(
+                            "{} missing from namespace {}",
+                            lower.next().to_last(p.id),
+                            header.namespace
+                        ),
                     });
                 }
                 continue;
@@ -398,14 +402,6 @@ impl Check {
 
     fn files(&self, lineages: &BTreeSet<LineageId>) -> usize {
         self.places(lineages).len()
-    }
-}
-
-fn missing(from: SegmentId, to: SegmentId, namespace: &Namespace) -> String {
-    if from == to {
-        format!("segment {from} of namespace {namespace} is missing")
-    } else {
-        format!("segments {from}-{to} of namespace {namespace} are missing")
     }
 }
 
