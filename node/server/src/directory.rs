@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use unisondb_engine::start::NetworkVolume;
 use unisondb_platform::{DiskExt as _, EntryKind, Lock, Platform, VolumeKind, is_denied};
 use unisondb_types::{ClusterId, LineageId, Namespace, SegmentId};
 
@@ -33,16 +34,8 @@ pub enum DirectoryError {
     #[error("the data directory {} is in use by another process (it holds LOCK); stop it, or choose another --data-dir", .0.display())]
     InUse(PathBuf),
     /// A network file system.
-    #[error(
-        "{} lies on {system}, a network file system: locks and memory maps do not hold there what the state and the log need, and would lose data. Nothing was touched. Way out: a --data-dir on a local disk; backups may stay on {system} (--backup-dir)",
-        path.display()
-    )]
-    Network {
-        /// The directory.
-        path: PathBuf,
-        /// What kind: `NFS`, `SMB`.
-        system: &'static str,
-    },
+    #[error(transparent)]
+    Network(NetworkVolume),
     /// Both layouts at once.
     #[error(
         "{} holds db/ or wal/ directly and also the namespace {namespace}: which one is meant cannot be told; move one of them away",
@@ -346,7 +339,7 @@ fn local(platform: &Platform, path: &Path) -> Result<(), DirectoryError> {
         match platform.disk.volume(folder) {
             Ok(VolumeKind::Network(system)) => {
                 let path = path.to_owned();
-                return Err(DirectoryError::Network { path, system });
+                return Err(DirectoryError::Network(NetworkVolume { path, system }));
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             // What else is wrong with it is told by the call that makes or locks it.

@@ -90,6 +90,12 @@ impl Run<'_> {
     /// Puts an in-place restore into the run: what the operator types, and what must come of it.
     pub(super) fn restore_in_place(&mut self, way: Way, aim: Aim, draw: u64) {
         let mut r = Random::new(draw);
+        self.while_down(|run, lineage| run.restore_now(way, aim, lineage, &mut r));
+    }
+
+    /// Takes a node that serves down in order, clients held back, for what an operator does to its files;
+    /// whatever fails is a finding.
+    fn while_down(&mut self, act: impl FnOnce(&mut Self, Id) -> Result<(), String>) {
         if !self.node.is_up() || self.node.status() != Status::Ready {
             return;
         }
@@ -99,8 +105,7 @@ impl Run<'_> {
         *self.shared.hold.lock() = true;
         self.stop_in_order();
         self.put_right();
-        let done = self.restore_now(way, aim, lineage, &mut r);
-        if let Err(why) = done {
+        if let Err(why) = act(self, lineage) {
             self.find(&why);
         }
         *self.shared.hold.lock() = false;
@@ -334,20 +339,7 @@ impl Run<'_> {
 
     /// Damages the state while the node is down: the start must refuse it in the documented words.
     pub(super) fn damage_state(&mut self, what: Damage, r: &mut Random) {
-        if !self.node.is_up() || self.node.status() != Status::Ready {
-            return;
-        }
-        let Some(lineage) = self.node.lineage(NAMESPACE) else {
-            return;
-        };
-        *self.shared.hold.lock() = true;
-        self.stop_in_order();
-        self.put_right();
-        let done = self.damage_and_mend(what, lineage, r);
-        if let Err(why) = done {
-            self.find(&why);
-        }
-        *self.shared.hold.lock() = false;
+        self.while_down(|run, lineage| run.damage_and_mend(what, lineage, r));
     }
 
     fn damage_and_mend(&mut self, what: Damage, lineage: Id, r: &mut Random) -> Result<(), String> {

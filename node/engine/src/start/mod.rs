@@ -51,6 +51,7 @@ use unisondb_types::{ClusterId, Lsn, Namespace, SegmentId, Stamp, Target};
 use crate::{Applier, Engine};
 
 pub use decide::{Action, Plan};
+pub use volume::NetworkVolume;
 
 /// Where a namespace lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,16 +175,8 @@ pub enum StartError {
         why: &'static str,
     },
     /// A network file system.
-    #[error(
-        "{} lies on {system}, a network file system: locks and memory maps do not hold there what the state and the log need, and would lose data. Nothing was touched. Way out: a --data-dir on a local disk; backups may stay on {system} (--backup-dir)",
-        path.display()
-    )]
-    Network {
-        /// The folder.
-        path: PathBuf,
-        /// What kind: `NFS`, `SMB`.
-        system: &'static str,
-    },
+    #[error(transparent)]
+    Network(#[from] NetworkVolume),
     /// Segments are missing.
     #[error(
         "wal gap: {} missing behind LSN {at}{foreign}; nothing was replayed. Ways out: put what is missing into {}, or start with --recovery-on-gap set-aside (goes on from LSN {at} without the log) or --recovery-on-gap read-only",

@@ -3,11 +3,24 @@
 //! `db/` and `wal/` are each asked for: any of them may be a mount or a link.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use unisondb_platform::{Disk, VolumeKind};
 
 use super::{Note, StartError};
+
+/// A folder that must be on a disk of this machine is not.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error(
+    "{} lies on {system}, a network file system: locks and memory maps do not hold there what the state and the log need, and would lose data. Nothing was touched. Way out: a --data-dir on a local disk; backups may stay on {system} (--backup-dir)",
+    path.display()
+)]
+pub struct NetworkVolume {
+    /// The folder.
+    pub path: PathBuf,
+    /// What kind: `NFS`, `SMB`.
+    pub system: &'static str,
+}
 
 /// Refuses a network file system; of one that may be another machine's, a note.
 pub(crate) fn check(disk: &dyn Disk, home: &Path) -> Result<Vec<Note>, StartError> {
@@ -15,7 +28,9 @@ pub(crate) fn check(disk: &dyn Disk, home: &Path) -> Result<Vec<Note>, StartErro
     for path in [home.to_owned(), home.join("db"), home.join("wal")] {
         match disk.volume(&path) {
             Ok(VolumeKind::Local) => {}
-            Ok(VolumeKind::Network(system)) => return Err(StartError::Network { path, system }),
+            Ok(VolumeKind::Network(system)) => {
+                return Err(NetworkVolume { path, system }.into());
+            }
             Ok(VolumeKind::Doubtful(system)) => {
                 if notes.iter().all(|note| note.value != system) {
                     notes.push(Note {

@@ -171,7 +171,7 @@ fn a_restore_onto_a_network_file_system_is_refused_before_anything_is_written() 
         let done = restore(&node, &from_wal(&wal, Target::Latest));
         let refused = matches!(
             done,
-            Err(RestoreError::Start(StartError::Network { ref path, .. })) if path == Path::new(mount)
+            Err(RestoreError::Start(StartError::Network(ref on))) if on.path == Path::new(mount)
         );
         assert!(refused, "{done:?}");
         let left = node.disk.list(Path::new("/b")).unwrap();
