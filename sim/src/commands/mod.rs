@@ -1,7 +1,9 @@
 //! The commands. A run is a process of its own: what a process keeps (task ids, the files that LMDB has
 //! open) would decide about the next seed's order otherwise.
 
+mod mutants;
 mod one;
+mod pool;
 mod shrink;
 mod swarm;
 
@@ -70,6 +72,9 @@ enum Command {
         #[arg(long)]
         to: Option<PathBuf>,
     },
+    /// Plants known bugs into copies of the product, one at a time, and says after how many seeds each is
+    /// found.
+    Mutants(mutants::Options),
     /// Replays every plan in a folder: none may find anything.
     Regressions {
         /// The folder
@@ -98,6 +103,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Found> {
         } => one::twice(seed, profile, seeds),
         Command::Plan { seed, profile } => one::plan(seed, profile),
         Command::Shrink { what, profile, to } => shrink::shrink(&what, profile, to.as_deref()),
+        Command::Mutants(options) => mutants::run(&options),
         Command::Regressions { folder } => one::regressions(&folder),
     }
 }

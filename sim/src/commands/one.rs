@@ -1,11 +1,10 @@
 //! One run at a time: replayed, twice, from a folder of plans.
 
 use std::path::Path;
-use std::process::Command;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 
-use super::Found;
+use super::{Found, pool};
 use crate::plan::{Plan, Profile};
 use crate::report::Report;
 use crate::run;
@@ -91,27 +90,8 @@ pub fn regressions(folder: &Path) -> anyhow::Result<Found> {
     Ok(worst)
 }
 
-/// Runs one plan or seed in a process of its own.
+/// Runs one plan or seed with this program, in a process of its own.
 pub fn child(arguments: &[String], profile: Profile) -> anyhow::Result<Report> {
     let this = std::env::current_exe().context("this program has a path")?;
-    let name = clap::ValueEnum::to_possible_value(&profile).expect("every profile has a name");
-    let done = Command::new(this)
-        .args(["replay", "--json", "--profile", name.get_name()])
-        .args(arguments)
-        .output()
-        .context("a process can be started")?;
-    let text = String::from_utf8_lossy(&done.stdout);
-    match text.lines().last().map(serde_json::from_str) {
-        Some(Ok(report)) => Ok(report),
-        _ => bail!(
-            "the run of {arguments:?} ended with {} and said: {}",
-            done.status,
-            String::from_utf8_lossy(&done.stderr)
-                .lines()
-                .rev()
-                .take(5)
-                .collect::<Vec<_>>()
-                .join(" | ")
-        ),
-    }
+    pool::child(&this, arguments, profile)
 }

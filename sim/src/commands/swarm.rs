@@ -2,22 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use serde_json::json;
 
-use super::{Found, one};
+use super::{Found, pool};
 use crate::plan::Profile;
 use crate::report::Report;
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// From seed A to before seed B
-    #[arg(long, value_name = "A..B")]
-    seeds: String,
+    #[arg(long, value_name = "A..B", required_unless_present = "fresh")]
+    seeds: Option<String>,
+    /// So many seeds from the number that the revision decides
+    #[arg(long, value_name = "N", conflicts_with = "seeds")]
+    fresh: Option<u64>,
+    /// The revision, when it is not that of the git repository here
+    #[arg(long, value_name = "HASH")]
+    revision: Option<String>,
     /// Processes at once
     #[arg(long, default_value_t = 2)]
     jobs: usize,
@@ -35,6 +39,20 @@ pub struct Options {
     /// Fails if fewer than so many seeds reach something, or it is reached fewer than 20 times
     #[arg(long)]
     coverage: Option<u64>,
+}
+
+impl Options {
+    fn range(&self) -> anyhow::Result<(u64, u64)> {
+        match (&self.seeds, self.fresh) {
+            (Some(seeds), _) => pool::range(seeds),
+            (None, count) => {
+                let count = count.unwrap_or_default();
+                ensure!(count > 0, "--fresh 0 is no seed");
+                let from = pool::number_of(self.revision.as_deref())?;
+                Ok((from, from + count))
+            }
+        }
+    }
 }
 
 /// What a long run must have reached.
@@ -61,44 +79,27 @@ const REACHED: &[&str] = &[
 ];
 
 pub fn run(options: &Options) -> anyhow::Result<Found> {
-    let (from, to) = range(&options.seeds)?;
+    let (from, to) = options.range()?;
     ensure!(options.jobs > 0, "--jobs is at least 1");
     let begun = now();
-    let next = AtomicU64::new(from);
-    let reports = Mutex::new(Vec::new());
-    let findings = AtomicU64::new(0);
     let until = options.minutes.map(|m| Duration::from_secs_f64(m * 60.0));
-    let failed: Mutex<Option<anyhow::Error>> = Mutex::new(None);
-    std::thread::scope(|scope| {
-        for _ in 0..options.jobs {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    let late = until.is_some_and(|most| begun.elapsed() > most);
-                    if seed >= to || late || failed.lock().is_ok_and(|f| f.is_some()) {
-                        return;
-                    }
-                    let report = one::child(&[seed.to_string()], options.profile)
-                        .unwrap_or_else(|e| died(seed, &e));
-                    if !report.findings.is_empty() {
-                        findings.fetch_add(1, Ordering::Relaxed);
-                        eprintln!("\nseed {seed}: {}", report.verdict());
-                    }
-                    let mut reports = reports.lock().expect("no thread panics with it");
-                    reports.push(report);
-                    if reports.len().is_multiple_of(10) {
-                        eprint!(
-                            "\r{} seeds, {} with findings",
-                            reports.len(),
-                            findings.load(Ordering::Relaxed)
-                        );
-                    }
-                }
-            });
+    let late = || until.is_some_and(|most| begun.elapsed() > most);
+    let mut reports: Vec<Report> = Vec::new();
+    let mut bad = 0;
+    let this = std::env::current_exe().context("this program has a path")?;
+    let seeds = (from..to).take_while(|_| !late());
+    pool::each(&this, options.profile, seeds, options.jobs, |report| {
+        if !report.findings.is_empty() {
+            bad += 1;
+            eprintln!("\nseed {}: {}", report.seed, report.verdict());
         }
+        reports.push(report);
+        if reports.len().is_multiple_of(10) {
+            eprint!("\r{} seeds, {bad} with findings", reports.len());
+        }
+        true
     });
     eprintln!();
-    let mut reports = reports.into_inner().expect("no thread panics with it");
     reports.sort_by_key(|r| r.seed);
     ensure!(!reports.is_empty(), "no seed was run");
     let summary = Summary::of(&reports, begun.elapsed());
@@ -110,7 +111,7 @@ pub fn run(options: &Options) -> anyhow::Result<Found> {
     } else {
         print!("{}", summary.in_words(&reports));
     }
-    let mut found = match findings.into_inner() {
+    let mut found = match bad {
         0 => Found::Nothing,
         _ => Found::Something,
     };
@@ -129,27 +130,6 @@ pub fn run(options: &Options) -> anyhow::Result<Found> {
 #[allow(clippy::disallowed_methods)]
 fn now() -> Instant {
     Instant::now()
-}
-
-fn died(seed: u64, error: &anyhow::Error) -> Report {
-    Report {
-        seed,
-        findings: vec![format!("the process ended: {error:#}")],
-        ..Report::default()
-    }
-}
-
-fn range(text: &str) -> anyhow::Result<(u64, u64)> {
-    let Some((from, to)) = text.split_once("..") else {
-        bail!("--seeds {text}: A..B is wanted, such as 1..100");
-    };
-    let number = |n: &str| {
-        n.parse::<u64>()
-            .with_context(|| format!("--seeds {text}: {n:?} is no number"))
-    };
-    let (from, to) = (number(from)?, number(to)?);
-    ensure!(from < to, "--seeds {text} is empty");
-    Ok((from, to))
 }
 
 /// All runs together.
@@ -267,18 +247,4 @@ fn junit(reports: &[Report]) -> String {
         reports.len(),
         cases.collect::<String>()
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_range_that_is_empty_or_none_is_told_in_words() {
-        assert_eq!(range("3..7").expect("it is one"), (3, 7));
-        let said = |text| range(text).expect_err("it is none").to_string();
-        assert!(said("7..7").contains("is empty"));
-        assert!(said("9").contains("A..B is wanted"));
-        assert!(said("a..3").contains("no number"));
-    }
 }
