@@ -5,6 +5,7 @@
 //! Exit codes: 0 nothing found, 1 something found, 2 wrong usage or a plan that is none.
 
 mod commands;
+mod invariants;
 mod oracle;
 mod plan;
 mod report;

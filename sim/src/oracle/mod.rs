@@ -6,4 +6,5 @@ pub mod bytes;
 pub mod history;
 pub mod log;
 pub mod model;
+pub mod operations;
 pub mod truth;

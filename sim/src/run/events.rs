@@ -5,7 +5,6 @@ use std::path::Path;
 use unisondb_platform::memory::{Effect, OpKind, Random, Rule};
 
 use super::{HOST, NAMESPACE, Run, Timer, client_name};
-use crate::oracle::truth::hex;
 use crate::plan::{Act, Cut, Damage, End, Fault, Place};
 use crate::workload::operator::Errand;
 use crate::world::DATA;
@@ -177,25 +176,10 @@ impl Run<'_> {
             None => disk.kill(),
         });
         self.new_disk(&disk);
-        let Some(lineage) = self.node.lineage(NAMESPACE) else {
-            return;
-        };
-        // What was acknowledged is on the medium, whatever else is not.
-        let told = self.desk.newest_acknowledged(lineage);
-        self.desk.truth.lock().settle(lineage, told);
-        let committed = self.desk.truth.lock().committed(lineage);
-        let log = self.node.log(NAMESPACE);
-        let last = log
-            .iter()
-            .filter(|l| l.2.lineage == lineage)
-            .filter_map(|l| l.2.records.last())
-            .map(|r| r.lsn)
-            .max();
-        let last = last.unwrap_or(0);
-        if last < committed {
-            self.find(&format!("P1: after the end record {last} is the last of lineage {} on the disk, {committed} was committed", hex(&lineage)));
-        }
-        self.desk.truth.lock().cut(lineage, last);
+        let sides = self.sides.clone();
+        let wrong = sides.iter().flat_map(|side| side.node_ended(&self.node));
+        let wrong: Vec<String> = wrong.collect();
+        wrong.iter().for_each(|w| self.find(w));
     }
 
     fn disturb(&mut self, fault: Fault, place: Place, skip: u64, sticky: bool) {

@@ -4,6 +4,7 @@
 mod events;
 mod node;
 mod repair;
+mod side;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -15,21 +16,24 @@ use parking_lot::Mutex;
 use turmoil::Sim;
 use unisondb_platform::memory::MemoryDisk;
 
-use crate::oracle::history::{Answer, History};
-use crate::oracle::log::Id;
-use crate::oracle::truth::Truth;
+use crate::oracle::operations::Operations;
 use crate::plan::{Act, Plan};
 use crate::report::{Counters, Report};
 use crate::restores::{Bench, Coverage, Tally};
 use crate::run::node::Node;
+use crate::run::side::Side;
 use crate::trace::Trace;
 use crate::workload::client::{Client, Shared};
+use crate::workload::intruder::Intruder;
 use crate::workload::operator::{Archive, Desk};
 use crate::world::host::Status;
 use crate::world::{Machine, NODE};
 
-/// The namespace that clients use.
-const NAMESPACE: &str = "users";
+/// The namespaces that clients use: the first one is backed up and restored, the other one must not
+/// notice.
+pub const NAMESPACES: [&str; 2] = ["users", "orders"];
+/// The one that the operator works on.
+const NAMESPACE: &str = NAMESPACES[0];
 /// How long after the last fault everything must be well again, in simulated time.
 const HEALED_WITHIN_MS: u64 = 60_000;
 /// How often the logs are read.
@@ -41,6 +45,8 @@ pub struct Run<'p> {
     sim: Sim<'static>,
     node: Node,
     desk: Desk,
+    /// What the operator works on, and its neighbour.
+    sides: [Side; 2],
     shared: Shared,
     trace: Trace,
     counters: Counters,
@@ -98,16 +104,24 @@ impl<'p> Run<'p> {
             seed: plan.seed,
             namespace: NAMESPACE.to_owned(),
             history: Arc::default(),
+            operations: Operations::default(),
             counters: counters.clone(),
             trace: trace.clone(),
             over: Arc::default(),
             hold: Arc::default(),
         };
+        let side = Side::new(shared.clone());
+        let neighbour = Side::new(Shared {
+            namespace: NAMESPACES[1].to_owned(),
+            history: Arc::default(),
+            operations: Operations::default(),
+            ..shared.clone()
+        });
         let desk = Desk {
             shared: shared.clone(),
             errands: Arc::default(),
             archive: Arc::default(),
-            truth: Arc::default(),
+            truth: side.truth.clone(),
             disk,
             findings: Arc::default(),
             last_segment: Arc::default(),
@@ -120,6 +134,20 @@ impl<'p> Run<'p> {
                 Ok(())
             });
         }
+        let client = Client::new(neighbour.shared.clone(), setting.clients);
+        sim.client("neighbour", async move {
+            client.run().await;
+            Ok(())
+        });
+        let intruder = Intruder {
+            shared: shared.clone(),
+            other: NAMESPACES[1].to_owned(),
+            findings: desk.findings.clone(),
+        };
+        sim.client("intruder", async move {
+            intruder.run().await;
+            Ok(())
+        });
         let operator = desk.clone();
         sim.client("operator", async move {
             operator.run().await;
@@ -130,6 +158,7 @@ impl<'p> Run<'p> {
             sim,
             node,
             desk,
+            sides: [side, neighbour],
             shared,
             trace,
             counters,
@@ -214,7 +243,7 @@ impl<'p> Run<'p> {
         for client in 0..self.plan.setting.clients {
             self.ring(Timer::HealNetwork(client));
         }
-        let before = self.acknowledged_count();
+        let before = self.sides.clone().map(|s| s.acknowledged());
         let snapshots = self.desk.archive.lock().snapshots.len();
         let mut asked = 0;
         let well = self.until(HEALED_WITHIN_MS, |run| {
@@ -224,8 +253,9 @@ impl<'p> Run<'p> {
                 run.act(&Act::BackupSnapshot);
                 run.act(&Act::BackupWal);
             }
-            run.acknowledged_count() > before + 2
-                && run.desk.archive.lock().snapshots.len() > snapshots
+            let mut sides = run.sides.iter().zip(before);
+            let written = |(side, before): (&Side, usize)| side.acknowledged() > before + 2;
+            sides.all(written) && run.desk.archive.lock().snapshots.len() > snapshots
         });
         if !well {
             let status = self.node.status();
@@ -239,19 +269,11 @@ impl<'p> Run<'p> {
         self.collect();
     }
 
-    fn acknowledged_count(&self) -> usize {
-        let history = self.shared.history.lock();
-        history
-            .told
-            .iter()
-            .filter(|t| matches!(t.what, Answer::Written { .. }))
-            .count()
-    }
-
     /// Reads what the logs on the disk show.
     fn collect(&mut self) {
         let disk = self.node.machine.borrow().disk.clone();
-        let wrong = self.desk.truth.lock().collect(&disk, NAMESPACE);
+        let wrong = self.sides.iter().flat_map(|side| side.collect(&disk));
+        let wrong: Vec<String> = wrong.collect();
         wrong.iter().for_each(|w| self.find(w));
     }
 
@@ -271,39 +293,35 @@ impl<'p> Run<'p> {
 
     /// What was seen against what must be true; then restores.
     fn judge(&mut self) -> Tally {
-        let lineage = self.node.lineage(NAMESPACE);
         let mut tally = Tally::default();
-        let wrong = {
+        let mut wrong: Vec<String> = self
+            .sides
+            .iter()
+            .flat_map(|s| s.judge(&self.node))
+            .collect();
+        let neighbours = self.sides[1].truth.lock().lineages().len();
+        if neighbours > 1 {
+            wrong.push(format!(
+                "P15: the neighbour has {neighbours} lineages, though it was never restored"
+            ));
+        }
+        if let Some(lineage) = self.node.lineage(NAMESPACE) {
             let truth = self.desk.truth.lock();
-            let history: &History = &self.shared.history.lock();
-            let mut wrong = history.check(&truth);
-            if let Some(lineage) = lineage {
-                wrong.extend(self.final_state(&truth, lineage));
-                let archive: &Archive = &self.desk.archive.lock();
-                let coverage = Coverage::of(archive, &truth, lineage);
-                let bench = Bench {
-                    archive,
-                    truth: &truth,
-                    namespace: NAMESPACE,
-                    keys: self.plan.setting.keys,
-                    seed: self.plan.seed,
-                };
-                for number in 0..self.plan.setting.restores {
-                    wrong.extend(bench.one(&coverage, number, &mut tally));
-                }
-            } else {
-                wrong.push("nothing was ever written: the run proves nothing".to_owned());
+            let archive: &Archive = &self.desk.archive.lock();
+            let coverage = Coverage::of(archive, &truth, lineage);
+            let bench = Bench {
+                archive,
+                truth: &truth,
+                namespace: NAMESPACE,
+                keys: self.plan.setting.keys,
+                seed: self.plan.seed,
+            };
+            for number in 0..self.plan.setting.restores {
+                wrong.extend(bench.one(&coverage, number, &mut tally));
             }
-            wrong
-        };
+        }
         wrong.iter().for_each(|w| self.find(w));
         tally
-    }
-
-    /// The node's own state after an orderly stop against the model.
-    fn final_state(&self, truth: &Truth, lineage: Id) -> Vec<String> {
-        self.node
-            .final_state(truth, lineage, NAMESPACE, self.plan.setting.keys)
     }
 
     fn report(self, tally: &Tally) -> Report {

@@ -123,6 +123,12 @@ impl Node {
             .collect()
     }
 
+    /// Names of all files on its disk.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let files = self.machine.borrow().disk.files(Path::new("/"));
+        files.into_iter().map(|(path, _)| path).collect()
+    }
+
     /// The lineage of the newest segment.
     pub fn lineage(&self, namespace: &str) -> Option<Id> {
         let log = self.log(namespace);

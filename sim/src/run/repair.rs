@@ -77,12 +77,12 @@ impl Run<'_> {
         let settled = self.until(READY_MS, |run| {
             matches!(
                 run.node.status(),
-                Status::Ready | Status::Failed(_) | Status::Stopped
+                Status::Ready | Status::Broken(_) | Status::Failed(_) | Status::Stopped
             )
         });
         match self.node.status() {
             Status::Ready => Ok(()),
-            Status::Failed(why) => Err(why),
+            Status::Broken(why) | Status::Failed(why) => Err(why),
             other => Err(format!("it is {other:?} after {settled}")),
         }
     }
@@ -316,6 +316,7 @@ impl Run<'_> {
             ));
         }
         drop(truth);
+        self.sides[0].restored(before, now);
         self.counters
             .add("a restore began a lineage at the right record");
         Ok(())

@@ -11,7 +11,10 @@ use serde_json::{Value, json};
 use unisondb_platform::memory::Random;
 
 use super::http::{Http, Lost, Reply};
+use super::writing::Effect;
+use crate::invariants::walls;
 use crate::oracle::history::{Answer, History, Told};
+use crate::oracle::operations::{Act, Operations};
 use crate::oracle::truth::unhex;
 use crate::plan::Setting;
 use crate::report::Counters;
@@ -24,6 +27,7 @@ pub struct Shared {
     pub seed: u64,
     pub namespace: String,
     pub history: Arc<Mutex<History>>,
+    pub operations: Operations,
     pub counters: Counters,
     pub trace: Trace,
     /// Clients end when it is set.
@@ -33,10 +37,10 @@ pub struct Shared {
 }
 
 pub struct Client {
-    shared: Shared,
-    name: String,
+    pub(super) shared: Shared,
+    pub(super) name: String,
     http: Http,
-    random: Random,
+    pub(super) random: Random,
     sent: u64,
 }
 
@@ -83,25 +87,31 @@ impl Client {
         format!("k{:02}", self.random.below(self.shared.setting.keys))
     }
 
-    /// A text that no other write has.
+    /// A text that no other write has, and no other namespace.
     fn marker(&mut self) -> String {
         self.sent += 1;
-        format!("{}-{}.", self.name, self.sent)
+        let wall = walls::mark(&self.shared.namespace);
+        format!("{wall}{}-{}.", self.name, self.sent)
     }
 
-    fn value(&mut self, marker: &str) -> String {
+    fn value(&mut self, marker: &str) -> Vec<u8> {
         let more =
             usize::try_from(self.random.below(self.shared.setting.value_bytes)).expect("small");
-        b64(format!("{marker}{}", "v".repeat(more)).as_bytes())
+        format!("{marker}{}", "v".repeat(more)).into_bytes()
     }
 
     async fn put(&mut self) {
         let (key, marker) = (self.key(), self.marker());
-        let body = json!({"value": self.value(&marker)});
+        let value = self.value(&marker);
+        let body = json!({"value": b64(&value)});
         let mut headers = Vec::new();
+        let mut only_if = None;
         let wanted;
         match self.random.below(6) {
-            0 => headers.push(("if-none-match", "*")),
+            0 => {
+                headers.push(("if-none-match", "*"));
+                only_if = Some(None);
+            }
             1 => {
                 if let Some(reply) = self
                     .ask(Method::GET, &format!("/kv/{key}"), &[], Value::Null)
@@ -110,22 +120,32 @@ impl Client {
                 {
                     wanted = tag.to_owned();
                     headers.push(("if-match", &wanted));
+                    only_if = Some(reply.json()["value"].as_str().and_then(unb64));
                 }
             }
             _ => {}
         }
-        self.write(Method::PUT, &format!("/kv/{key}"), &headers, body, marker)
+        let effect = Effect {
+            key: key.clone(),
+            value: Some(value),
+            only_if,
+        };
+        let path = format!("/kv/{key}");
+        self.write(Method::PUT, &path, &headers, body, marker, &[effect])
             .await;
     }
 
     async fn delete(&mut self) {
         let (key, marker) = (self.key(), self.marker());
+        let path = format!("/kv/{key}");
+        let effect = Effect::of(key, None);
         self.write(
             Method::DELETE,
-            &format!("/kv/{key}"),
+            &path,
             &[("idempotency-key", &marker.clone())],
             Value::Null,
             marker,
+            &[effect],
         )
         .await;
     }
@@ -134,11 +154,14 @@ impl Client {
         let marker = self.marker();
         let count = 1 + self.random.below(6);
         let mut items = Vec::new();
+        let mut effects = Vec::new();
         for _ in 0..count {
-            items.push(json!({"key": self.key(), "value": self.value(&marker)}));
+            let (key, value) = (self.key(), self.value(&marker));
+            items.push(json!({"key": key, "value": b64(&value)}));
+            effects.push(Effect::of(key, Some(value)));
         }
         let body = json!({"operation": "put", "items": items});
-        self.write(Method::POST, "/kv/batch", &[], body, marker)
+        self.write(Method::POST, "/kv/batch", &[], body, marker, &effects)
             .await;
     }
 
@@ -154,6 +177,7 @@ impl Client {
                     &[("idempotency-key", &key)],
                     Value::Null,
                     marker,
+                    &[],
                 )
                 .await
             }
@@ -166,13 +190,14 @@ impl Client {
                     &[("idempotency-key", &key)],
                     body,
                     marker,
+                    &[],
                 )
                 .await;
             }
             _ => {
                 let column = format!("c{}", self.random.below(4));
-                let body = json!({"columns": {column: self.value(&marker)}});
-                self.write(Method::PUT, &path, &[], body, marker).await;
+                let body = json!({"columns": {column: b64(&self.value(&marker))}});
+                self.write(Method::PUT, &path, &[], body, marker, &[]).await;
             }
         }
     }
@@ -185,18 +210,22 @@ impl Client {
         let Some(id) = reply.json()["txnId"].as_str().map(str::to_owned) else {
             return;
         };
+        let mut effects = Vec::new();
         for _ in 0..1 + self.random.below(4) {
             let marker = self.marker();
-            let body = json!({"key": self.key(), "value": self.value(&marker)});
-            if self
+            let (key, value) = (self.key(), self.value(&marker));
+            let body = json!({"key": key, "value": b64(&value)});
+            let staged = self
                 .ask(Method::POST, &format!("/tx/{id}/kv"), &[], body)
-                .await
-                .is_none()
-            {
-                return;
+                .await;
+            match staged {
+                Some(reply) if reply.status == 200 => effects.push(Effect::of(key, Some(value))),
+                // Refused, it is no part of what is committed; without an answer it may be.
+                Some(reply) if reply.status < 500 => {}
+                _ => return,
             }
         }
-        self.end(&id).await;
+        self.end(&id, &effects).await;
     }
 
     async fn object(&mut self) {
@@ -211,6 +240,7 @@ impl Client {
                     &[("idempotency-key", &marker.clone())],
                     Value::Null,
                     marker,
+                    &[],
                 )
                 .await;
         }
@@ -237,15 +267,14 @@ impl Client {
                 return;
             }
         }
-        self.end(&id).await;
+        self.end(&id, &[]).await;
     }
 
-    async fn end(&mut self, id: &str) {
+    async fn end(&mut self, id: &str, effects: &[Effect]) {
         let marker = self.marker();
-        let how = if self.random.below(5) == 0 {
-            "abort"
-        } else {
-            "commit"
+        let (how, effects) = match self.random.below(5) {
+            0 => ("abort", &[][..]),
+            _ => ("commit", effects),
         };
         let path = format!("/tx/{id}/{how}");
         self.write(
@@ -254,76 +283,12 @@ impl Client {
             &[("idempotency-key", &marker.clone())],
             Value::Null,
             marker,
+            effects,
         )
         .await;
     }
 
-    /// A write; what is not known of it is asked again now and then.
-    async fn write(
-        &mut self,
-        method: Method,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: Value,
-        marker: String,
-    ) {
-        let body = match body {
-            Value::Null => Bytes::new(),
-            body => Bytes::from(body.to_string()),
-        };
-        let mut headers = headers.to_vec();
-        let retries = self.random.below(3);
-        if retries > 0 && !headers.iter().any(|(name, _)| *name == "idempotency-key") {
-            headers.push(("idempotency-key", &marker));
-        }
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let outcome = self
-                .raw_or_lost(method.clone(), path, &headers, body.clone())
-                .await;
-            let known = match &outcome {
-                Ok(reply) if reply.status == 200 => {
-                    self.told(path, reply, &marker);
-                    true
-                }
-                Ok(reply) => reply.status != 504 && reply.status != 500,
-                Err(Lost::Unreachable) => true,
-                Err(Lost::Unknown) => false,
-            };
-            if known {
-                if !matches!(&outcome, Ok(reply) if reply.status == 200) {
-                    self.shared.history.lock().refused += 1;
-                }
-                return;
-            }
-            if tries > retries || headers.is_empty() {
-                self.shared.history.lock().unknown += 1;
-                self.shared.counters.add("a write was left unknown");
-                return;
-            }
-            self.shared.counters.add("an unknown write was tried again");
-        }
-    }
-
-    fn told(&self, path: &str, reply: &Reply, marker: &str) {
-        let Some(lineage) = lineage_of(reply) else {
-            return;
-        };
-        let Some(lsn) = reply.json()["lsn"].as_u64() else {
-            return;
-        };
-        self.remember(
-            path,
-            lineage,
-            Answer::Written {
-                lsn,
-                marker: marker.as_bytes().to_vec(),
-            },
-        );
-    }
-
-    fn remember(&self, request: &str, lineage: [u8; 16], what: Answer) {
+    pub(super) fn remember(&self, request: &str, lineage: [u8; 16], what: Answer) {
         self.shared.history.lock().told.push(Told {
             client: self.name.clone(),
             request: request.to_owned(),
@@ -344,6 +309,7 @@ impl Client {
             }
         );
         let Some(low) = self.low() else { return };
+        let begun = self.shared.operations.begin();
         let Some(reply) = self.ask(Method::GET, &path, &[], Value::Null).await else {
             return;
         };
@@ -365,6 +331,16 @@ impl Client {
             404 => None,
             _ => return,
         };
+        if linearizable {
+            let value = found.as_ref().map(|(_, value)| value.clone());
+            self.shared.operations.end(
+                begun,
+                &self.name,
+                key.as_bytes(),
+                Act::Read { value },
+                true,
+            );
+        }
         self.remember(
             &path,
             lineage,
@@ -455,7 +431,7 @@ impl Client {
         self.raw_or_lost(method, path, headers, body).await.ok()
     }
 
-    async fn raw_or_lost(
+    pub(super) async fn raw_or_lost(
         &mut self,
         method: Method,
         path: &str,
@@ -488,7 +464,7 @@ impl Client {
     }
 }
 
-fn lineage_of(reply: &Reply) -> Option<[u8; 16]> {
+pub(super) fn lineage_of(reply: &Reply) -> Option<[u8; 16]> {
     unhex(reply.header("x-unison-lineage")?)
 }
 

@@ -1,6 +1,8 @@
 //! What people do to a node, through its public HTTP interface alone: clients that write and read,
-//! an operator who takes backups.
+//! an operator who takes backups, an intruder who wants what is not his.
 
 pub mod client;
 pub mod http;
+pub mod intruder;
 pub mod operator;
+mod writing;

@@ -115,16 +115,6 @@ impl Desk {
         }
     }
 
-    /// The newest write of which anybody has been told.
-    fn acknowledged(&self, lineage: Id) -> u64 {
-        let history = self.shared.history.lock();
-        let lsns = history.told.iter().filter_map(|t| match t.what {
-            Answer::Written { lsn, .. } if t.lineage == lineage => Some(lsn),
-            _ => None,
-        });
-        lsns.max().unwrap_or(0)
-    }
-
     async fn wal(&self, http: &mut Http, number: u64) {
         let after = *self.last_segment.lock();
         // As the scripts do: the same folder, or one a call.
@@ -276,10 +266,5 @@ impl Desk {
     fn find(&self, what: &str) {
         self.shared.trace.event("FINDING", format_args!("{what}"));
         self.findings.lock().push(what.to_owned());
-    }
-
-    /// For the harness.
-    pub fn newest_acknowledged(&self, lineage: Id) -> u64 {
-        self.acknowledged(lineage)
     }
 }

@@ -69,7 +69,8 @@ pub async fn run(
     if let Err(e) = node.ready().await {
         *status.lock() = Status::Failed(e.to_string());
     } else {
-        *status.lock() = Status::Ready;
+        // The others are served when one namespace cannot be.
+        *status.lock() = broken(&node).map_or(Status::Ready, Status::Broken);
         while !told(&mut stop).await {
             if let Some(why) = broken(&node) {
                 *status.lock() = Status::Broken(why);
