@@ -3,9 +3,13 @@
 //! Chances inside disk, network and workload come from streams keyed by the seed and by what they
 //! are about, so an event taken out of a plan leaves the others as they were.
 
+mod kinds;
+
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use unisondb_platform::memory::Random;
+
+use kinds::KINDS;
 
 /// The version that this build reads and writes.
 pub const VERSION: u32 = 1;
@@ -175,6 +179,9 @@ pub enum Damage {
     FlipState,
     /// `db/data.mdb` is cut while the node is down; it must be refused.
     CutState,
+    /// A bit in a frame of the active segment while the node is down, below what frames behind it
+    /// vouch for; it must be refused and named.
+    FlipTail,
 }
 
 /// How the operator restores in place.
@@ -290,285 +297,6 @@ impl Setting {
             volume_bytes: 512 << 20,
             restores: if profile == Profile::Backup { 40 } else { 16 },
         }
-    }
-}
-
-/// A kind of event.
-struct Kind {
-    name: &'static str,
-    /// In every swarm too: without it nothing is proven.
-    always: bool,
-    calm: bool,
-    disk: bool,
-    backup: bool,
-    every_ms: u64,
-    draw: fn(&mut Random, &Setting) -> Act,
-}
-
-const NONE: Kind = Kind {
-    name: "",
-    always: false,
-    calm: false,
-    disk: false,
-    backup: false,
-    every_ms: 10_000,
-    draw: |_, _| Act::Seal,
-};
-
-const KINDS: &[Kind] = &[
-    Kind {
-        name: "backup-wal",
-        always: true,
-        calm: true,
-        backup: true,
-        every_ms: 4_000,
-        draw: |_, _| Act::BackupWal,
-        ..NONE
-    },
-    Kind {
-        name: "backup-snapshot",
-        always: true,
-        calm: true,
-        backup: true,
-        every_ms: 7_000,
-        draw: |_, _| Act::BackupSnapshot,
-        ..NONE
-    },
-    Kind {
-        name: "seal",
-        calm: true,
-        every_ms: 9_000,
-        ..NONE
-    },
-    Kind {
-        name: "end",
-        disk: true,
-        every_ms: 15_000,
-        draw: end,
-        ..NONE
-    },
-    Kind {
-        name: "end-at",
-        disk: true,
-        backup: true,
-        every_ms: 12_000,
-        draw: end_at,
-        ..NONE
-    },
-    Kind {
-        name: "disk-wal",
-        disk: true,
-        every_ms: 12_000,
-        draw: |r, _| disk(r, Place::Wal),
-        ..NONE
-    },
-    Kind {
-        name: "disk-vote",
-        disk: true,
-        every_ms: 30_000,
-        draw: |r, _| disk(r, Place::Vote),
-        ..NONE
-    },
-    Kind {
-        name: "disk-backups",
-        disk: true,
-        backup: true,
-        every_ms: 6_000,
-        draw: |r, _| disk(r, Place::Backups),
-        ..NONE
-    },
-    Kind {
-        name: "full",
-        disk: true,
-        backup: true,
-        every_ms: 15_000,
-        draw: full,
-        ..NONE
-    },
-    Kind {
-        name: "clock",
-        every_ms: 15_000,
-        draw: clock,
-        ..NONE
-    },
-    Kind {
-        name: "network",
-        every_ms: 8_000,
-        draw: network,
-        ..NONE
-    },
-    Kind {
-        name: "damage-backup",
-        backup: true,
-        every_ms: 12_000,
-        draw: damage_backup,
-        ..NONE
-    },
-    Kind {
-        name: "damage-log",
-        disk: true,
-        every_ms: 20_000,
-        draw: |r, _| Act::Damage {
-            what: Damage::FlipSealed,
-            draw: r.draw(),
-        },
-        ..NONE
-    },
-    Kind {
-        name: "damage-state",
-        disk: true,
-        every_ms: 30_000,
-        draw: damage_state,
-        ..NONE
-    },
-    Kind {
-        name: "restore",
-        backup: true,
-        every_ms: 20_000,
-        draw: restore,
-        ..NONE
-    },
-];
-
-fn end(r: &mut Random, _: &Setting) -> Act {
-    let how = match r.below(5) {
-        0 => End::Stop,
-        1 => End::Kill,
-        _ => End::Power,
-    };
-    Act::End {
-        how,
-        down_ms: 50 + r.below(1_500),
-    }
-}
-
-fn end_at(r: &mut Random, _: &Setting) -> Act {
-    let n = r.below(300);
-    let how = if r.below(4) == 0 {
-        End::KillAt(n)
-    } else {
-        End::PowerAt(n)
-    };
-    Act::End {
-        how,
-        down_ms: 50 + r.below(1_000),
-    }
-}
-
-fn disk(r: &mut Random, place: Place) -> Act {
-    use Fault as F;
-    let faults: &[Fault] = match place {
-        Place::Wal => &[
-            F::SyncEio,
-            F::SyncFull,
-            F::FolderSyncEio,
-            F::WriteEio,
-            F::WriteFull,
-            F::WriteShort,
-            F::WriteInterrupted,
-            F::ReadEio,
-            F::ReadShort,
-            F::CreateFull,
-            F::RenameEio,
-        ],
-        Place::Vote => &[F::SyncEio, F::WriteEio, F::ReadShort],
-        Place::Backups => &[
-            F::SyncEio,
-            F::SyncFull,
-            F::FolderSyncEio,
-            F::WriteEio,
-            F::WriteFull,
-            F::WriteQuota,
-            F::WriteShort,
-            F::WriteInterrupted,
-            F::WriteMisdirected,
-            F::ReadEio,
-            F::ReadShort,
-            F::OpenDenied,
-            F::CreateFull,
-            F::RenameEio,
-        ],
-    };
-    let fault = faults[usize::try_from(r.below(faults.len() as u64)).expect("an index")];
-    Act::Disk {
-        fault,
-        place,
-        skip: r.below(8),
-        // A call that is interrupted for ever is none that a system makes.
-        sticky: r.below(4) == 0 && place != Place::Vote && fault != F::WriteInterrupted,
-        heal_ms: 200 + r.below(4_000),
-    }
-}
-
-fn full(r: &mut Random, _: &Setting) -> Act {
-    Act::Full {
-        left_bytes: r.below(5) * 16_384,
-        for_ms: 500 + r.below(5_000),
-    }
-}
-
-fn clock(r: &mut Random, _: &Setting) -> Act {
-    let size = [1_000, 30_000, 90_000, 3_600_000, 86_400_000]
-        [usize::try_from(r.below(5)).expect("an index")];
-    let step = i64::try_from(r.below(size)).expect("a day at most");
-    Act::Clock {
-        step_ms: if r.coin() { step } else { -step },
-        for_ms: 500 + r.below(8_000),
-    }
-}
-
-fn network(r: &mut Random, s: &Setting) -> Act {
-    let how = [Cut::Both, Cut::ToNode, Cut::FromNode, Cut::Hold]
-        [usize::try_from(r.below(4)).expect("an index")];
-    Act::Network {
-        how,
-        client: r.below(s.clients),
-        for_ms: 100 + r.below(6_000),
-    }
-}
-
-fn damage_backup(r: &mut Random, _: &Setting) -> Act {
-    let what = [Damage::FlipBackup, Damage::SpoilBackup, Damage::LoseBackup]
-        [usize::try_from(r.below(3)).expect("an index")];
-    Act::Damage {
-        what,
-        draw: r.draw(),
-    }
-}
-
-fn damage_state(r: &mut Random, _: &Setting) -> Act {
-    let what = if r.coin() {
-        Damage::FlipState
-    } else {
-        Damage::CutState
-    };
-    Act::Damage {
-        what,
-        draw: r.draw(),
-    }
-}
-
-fn restore(r: &mut Random, _: &Setting) -> Act {
-    let way = [
-        Way::KeepLog,
-        Way::CopyAll,
-        Way::CopyAll,
-        Way::Udbctl,
-        Way::Udbctl,
-        Way::SnapshotOnly,
-    ][usize::try_from(r.below(6)).expect("an index")];
-    let target = [
-        Aim::Latest,
-        Aim::Lsn,
-        Aim::Lsn,
-        Aim::Time,
-        Aim::Time,
-        Aim::Immediate,
-    ][usize::try_from(r.below(6)).expect("an index")];
-    Act::Restore {
-        way,
-        target,
-        draw: r.draw(),
     }
 }
 

@@ -173,10 +173,10 @@ impl Bench<'_> {
             Aim::Latest,
         ][usize::try_from(r.below(6)).expect("an index")];
         // Mostly what can be had; now and then what cannot.
-        let mut lsn = 1 + r.below(furthest + 2);
-        if r.below(8) > 0 {
-            lsn = lsn.min(furthest);
-        }
+        let lsn = match r.below(12) {
+            0 => furthest + 1 + r.below(3),
+            _ => 1 + r.below(furthest),
+        };
         let (target, expected) = self.aim(coverage, aim, lsn, &mut r);
         let by_copy = r.below(3) == 0;
         let seed = r.draw();

@@ -78,6 +78,15 @@ impl Told {
                 found,
                 low,
                 high,
+            } if low > high => Some(format!(
+                "P3: it shows record {high}, though {low} had been acknowledged: {} {found:?}",
+                key.escape_ascii()
+            )),
+            Answer::Read {
+                key,
+                found,
+                low,
+                high,
             } => self.some_state(truth, *low, *high, |model| {
                 match (found, model.kv.get(key)) {
                     (None, there) => there.is_none(),

@@ -14,6 +14,8 @@ pub struct Record {
     pub stamp: u64,
     pub committed: u64,
     pub crc: u32,
+    /// Where its frame ends in the segment's file.
+    pub end: usize,
     pub what: What,
 }
 
@@ -108,7 +110,7 @@ pub fn segment(file: &[u8]) -> Option<Segment> {
         let (record, len) = record;
         seed = record.crc;
         at += len;
-        records.push(record);
+        records.push(Record { end: at, ..record });
     }
     Some(Segment {
         id,
@@ -136,6 +138,7 @@ fn frame(bytes: &[u8], seed: u32) -> Option<(Record, usize)> {
         stamp,
         committed,
         crc: sum,
+        end: FRAME + len,
         what,
     };
     Some((record, FRAME + len))

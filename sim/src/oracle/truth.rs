@@ -17,6 +17,8 @@ pub struct Truth {
     parents: BTreeMap<Id, Option<(Id, u64)>>,
     /// Up to where a lineage's records were surely committed: told to a client, or vouched for.
     committed: BTreeMap<Id, u64>,
+    /// Every segment id seen, and the lineage that it was seen of first.
+    ids: BTreeMap<u64, Id>,
     /// Sealed bytes, by lineage and segment.
     sealed: BTreeMap<(Id, u64), [u8; 32]>,
     /// Digests on record, by lineage and LSN.
@@ -50,7 +52,7 @@ impl Truth {
 
     /// Takes over what a segment shows.
     pub fn add(&mut self, segment: &log::Segment, bytes: &[u8], source: Source) -> Vec<String> {
-        let mut wrong = Vec::new();
+        let mut wrong = self.id(segment);
         let mut last_stamp = 0;
         for record in &segment.records {
             if record.stamp <= last_stamp {
@@ -88,6 +90,30 @@ impl Truth {
             }
             wrong.extend(self.digest(segment.lineage, footer.last, footer.digest, "a footer"));
             self.settle(segment.lineage, footer.last);
+        }
+        wrong
+    }
+
+    /// P12: an id belongs to one lineage for ever, and a new lineage's first one is above all others.
+    fn id(&mut self, segment: &log::Segment) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let newest = self.ids.last_key_value().map_or(0, |(id, _)| *id);
+        let begins = self.ids.values().all(|l| *l != segment.lineage);
+        if begins && segment.id <= newest {
+            wrong.push(format!(
+                "P12: lineage {} begins with segment {}, but {newest} was used before",
+                hex(&segment.lineage),
+                segment.id
+            ));
+        }
+        let owner = *self.ids.entry(segment.id).or_insert(segment.lineage);
+        if owner != segment.lineage {
+            wrong.push(format!(
+                "P12: segment {} is of two lineages, {} and {}",
+                segment.id,
+                hex(&owner),
+                hex(&segment.lineage)
+            ));
         }
         wrong
     }

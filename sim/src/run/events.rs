@@ -2,13 +2,15 @@
 
 use std::path::Path;
 
-use unisondb_platform::memory::{Effect, OpKind, Random, Rule};
+use unisondb_platform::DiskExt as _;
+use unisondb_platform::memory::{Effect, MemoryDisk, OpKind, Random, Rule};
 
-use super::{HOST, NAMESPACE, Run, Timer, client_name};
+use super::{HOST, NAMESPACE, NAMESPACES, Run, Timer, client_name};
 use crate::plan::{Act, Cut, Damage, End, Fault, Place};
+use crate::restores::plain;
 use crate::workload::operator::Errand;
-use crate::world::DATA;
 use crate::world::host::Status;
+use crate::world::{DATA, lmdb};
 
 /// How long an orderly stop may take, in simulated time.
 const STOP_MS: u64 = 70_000;
@@ -175,11 +177,38 @@ impl Run<'_> {
             Some(luck) => disk.crash(luck),
             None => disk.kill(),
         });
+        if let Some(luck) = power {
+            self.tear_states(&disk, luck);
+        }
         self.new_disk(&disk);
+        self.desk.check_published();
         let sides = self.sides.clone();
         let wrong = sides.iter().flat_map(|side| side.node_ended(&self.node));
         let wrong: Vec<String> = wrong.collect();
         wrong.iter().for_each(|w| self.find(w));
+    }
+
+    /// LMDB was in the middle of its next commit, in some of the power losses.
+    fn tear_states(&mut self, disk: &MemoryDisk, luck: u64) {
+        for (n, namespace) in NAMESPACES.iter().enumerate() {
+            let mut r = Random::keyed(luck, b"tear", n as u64);
+            let folder = format!("{DATA}/{namespace}/db");
+            let beside = plain(disk);
+            let ours = beside.exists(Path::new(&format!("{folder}/owner")));
+            if !ours.unwrap_or(false) || r.coin() {
+                continue;
+            }
+            let Ok(real) = beside.native(Path::new(&folder)) else {
+                continue;
+            };
+            match lmdb::tear(&real, &mut r) {
+                Ok(0) => {}
+                Ok(_) => self.fault("torn LMDB commit"),
+                Err(e) => self.find(&format!(
+                    "P13: the state of {namespace} does not open after a power loss: {e}"
+                )),
+            }
+        }
     }
 
     fn disturb(&mut self, fault: Fault, place: Place, skip: u64, sticky: bool) {
@@ -206,8 +235,9 @@ impl Run<'_> {
             Place::Backups => format!("{DATA}/backups"),
         };
         self.fault(&format!("{name} in {place:?}").to_lowercase());
-        if place != Place::Backups {
-            self.node.disturbed = true;
+        match place {
+            Place::Backups => self.desk.backups_disturbed(),
+            Place::Wal | Place::Vote => self.node.disturbed = true,
         }
         let rule = match sticky {
             true => Rule::always(kind, below, effect),
@@ -249,6 +279,7 @@ impl Run<'_> {
                     _ => ("lost backup file", disk.vanish(path)),
                 };
                 drop(done);
+                self.desk.backups_disturbed();
                 self.fault(name);
             }
             Damage::FlipSealed => {
@@ -270,6 +301,7 @@ impl Run<'_> {
                 }
             }
             Damage::FlipState | Damage::CutState => self.damage_state(what, &mut r),
+            Damage::FlipTail => self.damage_tail(&mut r),
         }
     }
 }

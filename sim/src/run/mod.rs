@@ -125,6 +125,7 @@ impl<'p> Run<'p> {
             disk,
             findings: Arc::default(),
             last_segment: Arc::default(),
+            backups: Arc::default(),
         };
         let node = Node::new(machine, setting, &mut sim);
         for number in 0..setting.clients {
@@ -240,6 +241,8 @@ impl<'p> Run<'p> {
         self.ring(Timer::HealDisk);
         self.ring(Timer::HealFull);
         self.ring(Timer::HealClock);
+        // An end that was to come at some operation does not come any more.
+        self.node.machine.borrow().disk.freeze_at(u64::MAX);
         for client in 0..self.plan.setting.clients {
             self.ring(Timer::HealNetwork(client));
         }

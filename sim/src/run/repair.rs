@@ -93,6 +93,56 @@ impl Run<'_> {
         self.while_down(|run, lineage| run.restore_now(way, aim, lineage, &mut r));
     }
 
+    /// Damages the unsealed end of the log while the node is down: what frames behind it vouch for is
+    /// no torn tail.
+    pub(super) fn damage_tail(&mut self, r: &mut Random) {
+        self.while_down(|run, _| run.flip_tail(r));
+    }
+
+    fn flip_tail(&mut self, r: &mut Random) -> Result<(), String> {
+        let log = self.node.log(NAMESPACE);
+        let active = log.iter().max_by_key(|l| l.2.id);
+        let Some((path, bytes, segment)) = active.filter(|l| l.2.footer.is_none()) else {
+            self.later(50, Timer::Start);
+            return Ok(());
+        };
+        let vouched = segment.records.last().map_or(0, |last| last.committed);
+        let records = segment.records.iter().filter(|r| r.lsn <= vouched);
+        let frames = records.count();
+        if frames == 0 {
+            self.later(50, Timer::Start);
+            return Ok(());
+        }
+        let n = usize::try_from(r.below(frames as u64)).expect("an index");
+        let begin = n
+            .checked_sub(1)
+            .map_or(256, |before| segment.records[before].end);
+        let len = (segment.records[n].end - begin) as u64;
+        let (at, mask) = (begin as u64 + r.below(len), 1 << r.below(8));
+        let disk = self.node.machine.borrow().disk.clone();
+        disk.flip(path, at, mask).map_err(|e| e.to_string())?;
+        self.fault("flipped bit in the active segment");
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let what = format!(
+            "a flipped bit in record {} of {name}, vouched for up to {vouched},",
+            segment.records[n].lsn
+        );
+        match self.start_and_wait(&[]) {
+            Ok(()) => return Err(format!("P13: {what} was passed over")),
+            Err(why) if why.contains(&*name) => {}
+            Err(why) => return Err(format!("P11: {what} is not named: {why}")),
+        }
+        self.counters.add("a damaged active segment was refused");
+        disk.flip(path, at, mask).map_err(|e| e.to_string())?;
+        let now = plain(&disk).read(path, 1 << 30);
+        if now.map_err(|e| e.to_string())? != *bytes {
+            return Err(format!("P11: {what} was refused, and the file changed"));
+        }
+        self.gone(None);
+        self.start_and_wait(&[])
+            .map_err(|why| format!("with a good copy of {name} it does not start: {why}"))
+    }
+
     /// Takes a node that serves down in order, clients held back, for what an operator does to its files;
     /// whatever fails is a finding.
     fn while_down(&mut self, act: impl FnOnce(&mut Self, Id) -> Result<(), String>) {

@@ -316,7 +316,11 @@ impl Client {
         let (Some(lineage), Some(high)) = (lineage_of(&reply), lsn_of(&reply)) else {
             return;
         };
-        let low = if lineage == low.0 { low.1.min(high) } else { 0 };
+        let low = match lineage == low.0 {
+            true if linearizable => low.1,
+            true => low.1.min(high),
+            false => 0,
+        };
         let found = match reply.status {
             200 => {
                 let value = reply.json()["value"].as_str().and_then(unb64);

@@ -54,6 +54,19 @@ pub struct Desk {
     pub findings: Arc<Mutex<Vec<String>>>,
     /// The script's state file.
     pub last_segment: Arc<Mutex<u64>>,
+    /// What has been seen of the backups' folder.
+    pub backups: Arc<Mutex<Backups>>,
+}
+
+/// What was published and has to stay.
+#[derive(Default)]
+pub struct Backups {
+    /// Something went wrong with their disk: files may be damaged or gone.
+    disturbed: bool,
+    /// Files that nobody writes a second time, by path, and their sums.
+    published: BTreeMap<String, [u8; 32]>,
+    /// The last record that has been archived, and of which lineage.
+    archived_to: Option<(Id, u64)>,
 }
 
 impl Desk {
@@ -160,9 +173,15 @@ impl Desk {
             self.shared.counters.add("segments were archived");
         }
         // P8: what was acknowledged before the call is in what has been archived by now.
-        if let (Some(lineage), true, true) =
-            (lineage, answer["sealed"] == true, !backups.is_empty())
-        {
+        let Some(lineage) = lineage else { return };
+        let archived_to = {
+            let mut seen = self.backups.lock();
+            if ends > 0 {
+                seen.archived_to = Some((lineage, ends));
+            }
+            seen.archived_to.filter(|(l, _)| *l == lineage)
+        };
+        if let (Some((_, ends)), true) = (archived_to, answer["sealed"] == true) {
             let told = &self.shared.history.lock().told[..before];
             let acked = told.iter().filter_map(|t| match t.what {
                 Answer::Written { lsn, .. } if t.lineage == lineage => Some(lsn),
@@ -187,6 +206,9 @@ impl Desk {
             self.shared
                 .counters
                 .add("a published segment was found damaged");
+            if !self.backups.lock().disturbed {
+                self.find(&format!("P9: {path} was published and is no whole segment"));
+            }
             return None;
         };
         if segment.id != id || segment.namespace != self.shared.namespace {
@@ -198,6 +220,7 @@ impl Desk {
         let last = segment.footer.as_ref().map(|f| f.last);
         let wrong = self.truth.lock().add(&segment, &bytes, Source::Backup);
         wrong.iter().for_each(|w| self.find(w));
+        self.published(path, &bytes);
         let name = path.rsplit('/').next().unwrap_or(path).to_owned();
         self.archive.lock().segments.insert(name, bytes);
         last
@@ -245,6 +268,10 @@ impl Desk {
             return;
         };
         self.shared.counters.add("a snapshot was archived");
+        // The other name is written again and again.
+        if !number.is_multiple_of(2) {
+            self.published(&path, &bytes);
+        }
         self.archive.lock().snapshots.push(Snapshot {
             bytes,
             lineage,
@@ -259,8 +286,47 @@ impl Desk {
         let found = files.into_iter().find(|(p, _)| p == Path::new(path));
         if found.is_none() {
             self.shared.counters.add("a published file was gone");
+            if !self.backups.lock().disturbed {
+                self.find(&format!("P9: {path} was published and is gone"));
+            }
         }
         Some(found?.1)
+    }
+
+    fn published(&self, path: &str, bytes: &[u8]) {
+        let sum = *blake3::hash(bytes).as_bytes();
+        self.backups.lock().published.insert(path.to_owned(), sum);
+    }
+
+    /// Something goes wrong with the disk of the backups.
+    pub fn backups_disturbed(&self) {
+        self.backups.lock().disturbed = true;
+    }
+
+    /// P9: what was published is there after every end of the node.
+    pub fn check_published(&self) {
+        let folder = format!("{DATA}/backups/{}", self.shared.namespace);
+        let there: BTreeMap<String, [u8; 32]> = self
+            .disk
+            .lock()
+            .files(Path::new(&folder))
+            .into_iter()
+            .map(|(path, bytes)| {
+                let path = path.to_string_lossy().into_owned();
+                (path, *blake3::hash(&bytes).as_bytes())
+            })
+            .collect();
+        let seen = self.backups.lock();
+        if seen.disturbed {
+            return;
+        }
+        for (path, sum) in &seen.published {
+            match there.get(path) {
+                Some(now) if now == sum => {}
+                Some(_) => self.find(&format!("P9: {path} was published and has changed")),
+                None => self.find(&format!("P9: {path} was published and is gone")),
+            }
+        }
     }
 
     fn find(&self, what: &str) {

@@ -4,6 +4,7 @@
 pub mod clock;
 pub mod disk;
 pub mod host;
+pub mod lmdb;
 pub mod network;
 pub mod offload;
 

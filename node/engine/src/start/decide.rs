@@ -284,12 +284,7 @@ pub(super) fn decide(
             path.whole(found)?;
             ignored(&mut plan.notes, target);
             if path.end(found) < state.position.lsn {
-                return Err(StartError::Refused(format!(
-                    "the log in {} ends at LSN {}, but the state stands at LSN {}: records are missing from it. Ways out: put the missing segments back, or empty wal/ to go on from the state in a new lineage",
-                    found.places.wal.display(),
-                    path.end(found),
-                    state.position.lsn
-                )));
+                return Err(path.falls_short(found, state.position.lsn));
             }
         }
         Db::Live(_) | Db::Failed(_) | Db::Image { .. } => {
@@ -367,12 +362,8 @@ fn restored(
             .push(note("set-aside", plan.aside.len().to_string(), text, false));
     }
     // The log is the one that this node was writing, and continues the state: nothing was lost.
-    let newest = found
-        .segments
-        .iter()
-        .rev()
-        .find(|(id, _)| !path.foreign.contains(id));
-    let live = newest.is_some_and(|(id, _)| plan.keep.last() == Some(id));
+    let newest = path.newest(found);
+    let live = newest.is_some_and(|s| plan.keep.last() == Some(&s.info.id));
     plan.action = if has_vote && live && target.is_none() {
         Action::Adopt
     } else {

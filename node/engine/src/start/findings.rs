@@ -75,6 +75,9 @@ impl Db {
 pub(super) struct Found {
     pub(super) file_name: String,
     pub(super) info: SegmentInfo,
+    /// What stands behind its last whole record, if it is neither zeroes nor a footer: a write that a
+    /// kill cut short, or damage.
+    pub(super) torn: Option<String>,
 }
 
 /// All that was found.
@@ -132,6 +135,7 @@ fn look_at_wal(disk: &dyn Disk, found: &mut Findings) -> Result<(), StartError> 
         path,
         id,
         found: looked,
+        torn,
         ..
     } in survey.segments
     {
@@ -168,8 +172,21 @@ fn look_at_wal(disk: &dyn Disk, found: &mut Findings) -> Result<(), StartError> 
                         }
                     }
                 }
+                let torn = torn.map(|source| {
+                    let damage = unisondb_wal::Error::Damaged {
+                        segment: id,
+                        path,
+                        source,
+                    };
+                    damage.to_string()
+                });
                 let file_name = id.file_name();
-                found.segments.insert(id, Found { file_name, info });
+                let segment = Found {
+                    file_name,
+                    info,
+                    torn,
+                };
+                found.segments.insert(id, segment);
             }
         }
     }

@@ -332,6 +332,28 @@ impl Path {
         }
     }
 
+    /// The newest segment of this namespace.
+    pub(super) fn newest<'f>(&self, found: &'f Findings) -> Option<&'f Found> {
+        let mut newest_first = found.segments.values().rev();
+        newest_first.find(|s| !self.foreign.contains(&s.info.id))
+    }
+
+    /// Why a log of our own that ends below our own state, at `at`, is refused.
+    pub(super) fn falls_short(&self, found: &Findings, at: Lsn) -> StartError {
+        let newest = self.newest(found);
+        if let Some(damage) = newest.and_then(|s| s.torn.as_ref()) {
+            return StartError::DamagedSegment {
+                damage: damage.clone(),
+                why: "The state was made of records behind that",
+            };
+        }
+        StartError::Refused(format!(
+            "the log in {} ends at LSN {}, but the state stands at LSN {at}: records are missing from it. Ways out: put the missing segments back, or empty wal/ to go on from the state in a new lineage",
+            found.places.wal.display(),
+            newest.map_or(Lsn::ZERO, end_of)
+        ))
+    }
+
     /// Without what lies behind the segment that the target is in, if the log could not be opened with
     /// it: a segment there is sealed no more although one behind it is.
     fn up_to(mut self, found: &Findings, target: Target) -> Path {
