@@ -10,12 +10,12 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use unisondb_platform::memory::Random;
 
-use super::http::{Http, Lost, Reply};
+use super::http::{Http, Lost, Reply, answered};
 use crate::oracle::history::{Answer, History, Told};
 use crate::oracle::truth::unhex;
 use crate::plan::Setting;
 use crate::report::Counters;
-use crate::trace::Trace;
+use crate::trace::{Answered, Trace, What};
 
 /// What all clients of a run share.
 #[derive(Clone)]
@@ -282,20 +282,18 @@ impl Client {
             let outcome = self
                 .raw_or_lost(method.clone(), path, &headers, body.clone())
                 .await;
-            let known = match &outcome {
-                Ok(reply) if reply.status == 200 => {
+            let answered = answered(&outcome);
+            self.shared.trace.note(What::Write(answered));
+            match (answered, &outcome) {
+                (Answered::Acknowledged { .. }, Ok(reply)) => {
                     self.told(path, reply, &marker);
-                    true
+                    return;
                 }
-                Ok(reply) => reply.status != 504 && reply.status != 500,
-                Err(Lost::Unreachable) => true,
-                Err(Lost::Unknown) => false,
-            };
-            if known {
-                if !matches!(&outcome, Ok(reply) if reply.status == 200) {
+                (Answered::Unknown, _) => {}
+                _ => {
                     self.shared.history.lock().refused += 1;
+                    return;
                 }
-                return;
             }
             if tries > retries || headers.is_empty() {
                 self.shared.history.lock().unknown += 1;
@@ -452,6 +450,7 @@ impl Client {
         headers: &[(&str, &str)],
         body: Bytes,
     ) -> Option<Reply> {
+        self.shared.trace.note(What::Asked);
         self.raw_or_lost(method, path, headers, body).await.ok()
     }
 
