@@ -11,6 +11,9 @@ use unisondb_types::Namespace;
 use super::folder::{Folder, Kept, ROOT};
 use crate::restores::{plain, write_to};
 
+/// The bytes by which a file is told: magic numbers, a segment's header, a tar's first block.
+const HEAD_BYTES: u64 = 512;
+
 /// What happens to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -77,15 +80,20 @@ pub fn draw(folder: &Folder, namespace: &Namespace, seed: u64) -> Damage {
     };
     let file = files[pick(&mut r, &files)];
     let len = (file.bytes.len() as u64).max(1);
+    // The first bytes tell what a file is: half of the damage is there.
+    let place = |r: &mut Random| match r.coin() {
+        true => r.below(len.min(HEAD_BYTES)),
+        false => r.below(len),
+    };
     let flip = |r: &mut Random| Kind::Flipped {
-        at: r.below(len),
+        at: place(r),
         bit: u8::try_from(r.below(8)).expect("a bit"),
     };
     let kind = match seed % 5 {
-        1 if is_native(&file.path) => Kind::Cut { to: r.below(len) },
+        1 if is_native(&file.path) => Kind::Cut { to: place(&mut r) },
         1 if r.coin() => Kind::Unreadable,
-        1 => Kind::BadSector { at: r.below(len) },
-        2 => Kind::Cut { to: r.below(len) },
+        1 => Kind::BadSector { at: place(&mut r) },
+        2 => Kind::Cut { to: place(&mut r) },
         3 => Kind::Missing,
         4 => {
             let segments = files.iter().copied();

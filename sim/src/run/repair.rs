@@ -104,6 +104,9 @@ impl Run<'_> {
             return;
         };
         *self.shared.hold.lock() = true;
+        self.trace.note(What::Operator(
+            "stops the node, to work on its files".to_owned(),
+        ));
         self.stop_in_order();
         self.put_right();
         if let Err(why) = act(self, lineage) {
