@@ -38,6 +38,7 @@ pub enum Kind {
 pub struct Damage {
     pub kind: Kind,
     /// The file; both, when they were swapped.
+    #[serde(serialize_with = "shortened")]
     pub files: Vec<PathBuf>,
 }
 
@@ -61,6 +62,10 @@ impl Damage {
 pub fn short(path: &Path) -> String {
     let below = path.strip_prefix(ROOT).unwrap_or(path);
     below.display().to_string()
+}
+
+fn shortened<S: serde::Serializer>(files: &[PathBuf], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(files.iter().map(|f| short(f)))
 }
 
 /// Folders that LMDB opens lie on the machine's own disk, where no rule makes a read fail.
