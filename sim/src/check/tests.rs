@@ -15,10 +15,14 @@ const MAX: u64 = 64 << 20;
 
 /// A namespace `users` with a few segments and two snapshots, backed up below `data/backups/users`.
 fn backups(data: &Path) -> PathBuf {
+    backups_of("users", data)
+}
+
+fn backups_of(name: &str, data: &Path) -> PathBuf {
     let folders = Folders {
-        namespace: "users".parse().ok(),
-        home: data.join("users"),
-        backups: data.join("backups/users"),
+        namespace: name.parse().ok(),
+        home: data.join(name),
+        backups: data.join("backups").join(name),
     };
     std::fs::create_dir_all(&folders.home).unwrap();
     std::fs::create_dir_all(&folders.backups).unwrap();
@@ -112,6 +116,23 @@ fn every_damage_to_a_namespaces_backups_is_named_and_the_folder_stays_as_it_is()
     for tried in &checked.tried {
         let bad = matches!(tried.verdict, Verdict::NotNamed { .. });
         assert!(!bad, "{tried:?}");
+    }
+}
+
+#[test]
+fn namespaces_in_one_folder_are_checked_each_by_itself() {
+    let data = tempfile::tempdir().unwrap();
+    backups_of("orders", data.path());
+    let root = backups(data.path()).parent().unwrap().to_owned();
+    let folder = Folder::read(real::platform().disk.as_ref(), &root, MAX).unwrap();
+    let names: Vec<_> = folder.namespaces().into_iter().collect();
+    assert_eq!(names, ["orders".parse().unwrap(), users()]);
+    for name in names {
+        let checked = check(&folder, &name, 5);
+        assert!(checked.is_whole(), "{:?}", checked.now);
+        assert_eq!(checked.not_named(), 0, "{:?}", checked.tried);
+        let own = |t: &super::Tried| t.damage.in_words().contains(name.as_str());
+        assert!(checked.tried.iter().all(own), "{:?}", checked.tried);
     }
 }
 
