@@ -29,7 +29,7 @@ fix:
 test *ARGS:
     cargo test --workspace {{ARGS}}
 
-# The simulator: `just sim run --seeds 1..100`, `just sim replay 7 --trace`.
+# The simulator: `just sim run --seeds 1..100`, `just sim explain 7`, `just sim check DIR`.
 sim *ARGS:
     RUSTFLAGS="--cfg tokio_unstable" CARGO_TARGET_DIR=target/sim cargo build --release --quiet -p unisondb-sim
     target/sim/release/unisondb-sim {{ARGS}}

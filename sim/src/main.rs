@@ -4,13 +4,16 @@
 //!
 //! Exit codes: 0 nothing found, 1 something found, 2 wrong usage or a plan that is none.
 
+mod check;
 mod commands;
 mod invariants;
 mod oracle;
+mod page;
 mod plan;
 mod report;
 mod restores;
 mod run;
+mod timeline;
 mod trace;
 mod workload;
 mod world;
@@ -21,7 +24,7 @@ use clap::Parser as _;
 
 fn main() -> ExitCode {
     let arguments = commands::Arguments::parse();
-    if !cfg!(tokio_unstable) {
+    if !cfg!(tokio_unstable) && arguments.simulates() {
         eprintln!(
             "this build cannot repeat a run: without --cfg tokio_unstable nobody seeds the order in which tasks run. Build it with RUSTFLAGS=\"--cfg tokio_unstable\" CARGO_TARGET_DIR=target/sim cargo build --release -p unisondb-sim (or `just sim`)"
         );

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use crate::trace::Event;
+
 /// Counts by name.
 #[derive(Clone, Default)]
 pub struct Counters(Arc<Mutex<BTreeMap<String, u64>>>);
@@ -36,6 +38,8 @@ pub struct Report {
     pub counters: BTreeMap<String, u64>,
     pub findings: Vec<String>,
     pub lines: Vec<String>,
+    #[serde(skip)]
+    pub events: Vec<Event>,
 }
 
 impl Report {

@@ -1,15 +1,91 @@
 //! [`Trace`]: everything that happened, in order, as one hash; and as lines when they are wanted.
-//! The same seed gives the same hash in every process (P17).
+//! The same seed gives the same hash in every process (P17). Beside the lines it keeps [`Event`]s for
+//! those who tell a run to people; these are not hashed.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use unisondb_platform::memory::Operation;
+use unisondb_platform::memory::{OpKind, Operation};
 
 /// What is kept of the lines when nobody asked for all: enough to see how it ended.
 const LAST_LINES: usize = 400;
+
+/// Something that happened, for `explain`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Simulated time.
+    pub at: Duration,
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// An operation of the disk.
+    Disk {
+        syncs: bool,
+    },
+    /// A client's write was answered, or not.
+    Write(Answered),
+    /// A client asked for something else.
+    Asked,
+    /// Something went wrong, until it is healed, if it can be.
+    Fault {
+        kind: String,
+        heals: Option<Heal>,
+    },
+    /// All faults of this kind are over.
+    Healed(Heal),
+    Node(Life),
+    /// The operator backed something up, or tried to.
+    Backup {
+        text: String,
+        done: bool,
+    },
+    /// The operator restores in place.
+    Restore(String),
+    /// What else the operator saw or did.
+    Operator(String),
+    /// A promise was broken.
+    Finding(String),
+}
+
+/// What a client learned of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answered {
+    Acknowledged {
+        lsn: Option<u64>,
+    },
+    Refused {
+        status: u16,
+    },
+    /// There was nobody to send it to.
+    Unreachable,
+    /// It may have happened or not.
+    Unknown,
+}
+
+/// What is healed as one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heal {
+    Disk,
+    Full,
+    Clock,
+    Network(u64),
+    File(std::path::PathBuf),
+}
+
+/// What becomes of the node's process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Life {
+    Starts,
+    Ready,
+    /// It takes no more writes, or did not come up, and says why.
+    Failed(String),
+    Gone(&'static str),
+}
 
 /// Shared by all that happens in one run.
 #[derive(Clone, Default)]
@@ -20,6 +96,7 @@ struct State {
     hasher: blake3::Hasher,
     now: Duration,
     lines: std::collections::VecDeque<String>,
+    events: Vec<Event>,
     all: bool,
     disk_ops: u64,
 }
@@ -43,6 +120,21 @@ impl Trace {
         state.add(line, true);
     }
 
+    /// The same as an [`Event`], kept when all is.
+    pub fn note(&self, what: What) {
+        let mut state = self.0.lock();
+        if state.all {
+            let at = state.now;
+            state.events.push(Event { at, what });
+        }
+    }
+
+    /// A promise was broken.
+    pub fn finding(&self, what: &str) {
+        self.event("FINDING", format_args!("{what}"));
+        self.note(What::Finding(what.to_owned()));
+    }
+
     /// A disk operation happened.
     pub fn disk(&self, operation: &Operation) {
         let mut state = self.0.lock();
@@ -50,6 +142,13 @@ impl Trace {
         let (at, keep) = (state.now, state.all);
         let line = format!("{:>9.3}s disk       {operation}", at.as_secs_f64());
         state.add(line, keep);
+        if keep {
+            let syncs = matches!(operation.kind, OpKind::Sync | OpKind::SyncFolder);
+            state.events.push(Event {
+                at,
+                what: What::Disk { syncs },
+            });
+        }
     }
 
     /// The hash of all so far.
@@ -60,6 +159,11 @@ impl Trace {
     /// Disk operations so far.
     pub fn disk_ops(&self) -> u64 {
         self.0.lock().disk_ops
+    }
+
+    /// The events kept.
+    pub fn events(&self) -> Vec<Event> {
+        self.0.lock().events.clone()
     }
 
     /// The lines kept.

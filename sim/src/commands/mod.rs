@@ -1,6 +1,8 @@
 //! The commands. A run is a process of its own: what a process keeps (task ids, the files that LMDB has
 //! open) would decide about the next seed's order otherwise.
 
+mod check;
+mod explain;
 mod mutants;
 mod one;
 mod pool;
@@ -45,6 +47,18 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Runs one seed or plan, and tells what happened, second by second.
+    Explain {
+        /// A seed, or a file with a plan
+        what: String,
+        #[arg(long, value_enum, default_value = "swarm")]
+        profile: Profile,
+        /// Also as one page, in this file
+        #[arg(long)]
+        html: Option<PathBuf>,
+    },
+    /// Damages a copy of your own backups, in memory: is every damage named?
+    Check(check::Options),
     /// Runs a seed twice, in fresh processes, and compares what happened.
     Twice {
         /// The seed
@@ -83,6 +97,13 @@ enum Command {
     },
 }
 
+impl Arguments {
+    /// Whether the command runs a simulation, or only looks at files.
+    pub fn simulates(&self) -> bool {
+        !matches!(self.command, Command::Check(_))
+    }
+}
+
 /// Carries a command out.
 ///
 /// # Errors
@@ -96,6 +117,12 @@ pub fn run(arguments: Arguments) -> anyhow::Result<Found> {
             trace,
             json,
         } => one::replay(&what, profile, trace, json),
+        Command::Explain {
+            what,
+            profile,
+            html,
+        } => explain::explain(&what, profile, html.as_deref()),
+        Command::Check(options) => check::run(&options),
         Command::Twice {
             seed,
             profile,

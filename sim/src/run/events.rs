@@ -8,6 +8,7 @@ use unisondb_platform::memory::{Effect, MemoryDisk, OpKind, Random, Rule};
 use super::{HOST, NAMESPACE, NAMESPACES, Run, Timer, client_name};
 use crate::plan::{Act, Cut, Damage, End, Fault, Place};
 use crate::restores::plain;
+use crate::trace::{Heal, Life, What};
 use crate::workload::operator::Errand;
 use crate::world::host::Status;
 use crate::world::{DATA, lmdb};
@@ -34,7 +35,7 @@ impl Run<'_> {
                 self.later(*heal_ms, Timer::HealDisk);
             }
             Act::Full { left_bytes, for_ms } => {
-                self.fault("disk full");
+                self.fault_until("disk full", "disk full", Some(Heal::Full));
                 self.node.disturbed = true;
                 let disk = self.node.machine.borrow().disk.clone();
                 let used: u64 = disk
@@ -51,11 +52,12 @@ impl Run<'_> {
                 self.later(*for_ms, Timer::HealFull);
             }
             Act::Clock { step_ms, for_ms } => {
-                self.fault(if *step_ms < 0 {
-                    "clock back"
-                } else {
-                    "clock ahead"
-                });
+                let kind = match *step_ms < 0 {
+                    true => "clock back",
+                    false => "clock ahead",
+                };
+                let told = format!("{kind} by {} ms", step_ms.abs());
+                self.fault_until(kind, &told, Some(Heal::Clock));
                 self.node.machine.borrow().clock.step(step_ms * 1_000);
                 self.later(*for_ms, Timer::HealClock);
             }
@@ -76,23 +78,33 @@ impl Run<'_> {
     pub(super) fn ring(&mut self, timer: Timer) {
         match timer {
             Timer::Start if !self.node.is_up() => {
-                self.trace.event("node", format_args!("starts"));
-                self.node.start(&mut self.sim, &[]);
+                self.start(&[]);
                 // What is damaged at rest may be needed now.
                 self.node.disturbed = self.timers.iter().any(|t| matches!(t.1, Timer::Unflip(..)));
             }
             Timer::Start => {}
-            Timer::HealDisk => self.node.machine.borrow().disk.forget_rules(),
-            Timer::HealFull => self.node.machine.borrow().disk.set_other_tenants(0),
-            Timer::HealClock => self.node.machine.borrow().clock.set_right(),
+            Timer::HealDisk => {
+                self.node.machine.borrow().disk.forget_rules();
+                self.trace.note(What::Healed(Heal::Disk));
+            }
+            Timer::HealFull => {
+                self.node.machine.borrow().disk.set_other_tenants(0);
+                self.trace.note(What::Healed(Heal::Full));
+            }
+            Timer::HealClock => {
+                self.node.machine.borrow().clock.set_right();
+                self.trace.note(What::Healed(Heal::Clock));
+            }
             Timer::HealNetwork(client) => {
                 let name = client_name(client);
                 self.sim.release(name.as_str(), HOST);
                 self.sim.repair(name.as_str(), HOST);
+                self.trace.note(What::Healed(Heal::Network(client)));
             }
             Timer::Unflip(path, at, mask) => {
                 // The operator has put a good copy back.
                 drop(self.node.machine.borrow().disk.flip(&path, at, mask));
+                self.trace.note(What::Healed(Heal::File(path)));
             }
         }
     }
@@ -161,17 +173,14 @@ impl Run<'_> {
 
     /// The process is gone: by a power loss with this luck, or because it was killed.
     pub(super) fn gone(&mut self, power: Option<u64>) {
-        self.trace.event(
-            "node",
-            format_args!(
-                "is gone, {}",
-                if power.is_some() {
-                    "power lost"
-                } else {
-                    "killed or stopped"
-                }
-            ),
-        );
+        let how = match power {
+            Some(_) => "power lost",
+            None => "killed or stopped",
+        };
+        self.trace.event("node", format_args!("is gone, {how}"));
+        self.trace.note(What::Node(Life::Gone(how)));
+        // A disk forgets its rules then.
+        self.trace.note(What::Healed(Heal::Disk));
         self.collect();
         let disk = self.node.end(&mut self.sim, |disk| match power {
             Some(luck) => disk.crash(luck),
@@ -234,7 +243,8 @@ impl Run<'_> {
             Place::Vote => format!("{DATA}/{NAMESPACE}/wal/raft.state"),
             Place::Backups => format!("{DATA}/backups"),
         };
-        self.fault(&format!("{name} in {place:?}").to_lowercase());
+        let told = format!("{name} in {place:?}").to_lowercase();
+        self.fault_until(&told, &told, Some(Heal::Disk));
         match place {
             Place::Backups => self.desk.backups_disturbed(),
             Place::Wal | Place::Vote => self.node.disturbed = true,
@@ -255,7 +265,9 @@ impl Run<'_> {
             Cut::FromNode => self.sim.partition_oneway(HOST, name),
             Cut::Hold => self.sim.hold(name, HOST),
         }
-        self.fault(&format!("network {how:?}").to_lowercase());
+        let kind = format!("network {how:?}").to_lowercase();
+        let told = format!("{kind} ({name})");
+        self.fault_until(&kind, &told, Some(Heal::Network(client)));
         self.later(for_ms, Timer::HealNetwork(client));
     }
 
@@ -280,7 +292,8 @@ impl Run<'_> {
                 };
                 drop(done);
                 self.desk.backups_disturbed();
-                self.fault(name);
+                let told = format!("{name}: {}", path.display());
+                self.fault_until(name, &told, None);
             }
             Damage::FlipSealed => {
                 // Old enough that nothing but a backup reads it.
@@ -292,7 +305,9 @@ impl Run<'_> {
                 let (path, bytes, _) = sealed[pick(&mut r, sealed.len() - 4)];
                 let (at, mask) = (r.below(bytes.len() as u64), 1 << r.below(8));
                 if disk.flip(path, at, mask).is_ok() {
-                    self.fault("flipped bit in a sealed segment");
+                    let kind = "flipped bit in a sealed segment";
+                    let told = format!("{kind}: {}", path.display());
+                    self.fault_until(kind, &told, Some(Heal::File(path.clone())));
                     self.node.disturbed = true;
                     self.later(
                         2_000 + r.below(4_000),

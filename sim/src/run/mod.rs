@@ -22,7 +22,7 @@ use crate::report::{Counters, Report};
 use crate::restores::{Bench, Coverage, Tally};
 use crate::run::node::Node;
 use crate::run::side::Side;
-use crate::trace::Trace;
+use crate::trace::{Heal, Life, Trace, What};
 use crate::workload::client::{Client, Shared};
 use crate::workload::intruder::Intruder;
 use crate::workload::operator::{Archive, Desk};
@@ -53,6 +53,8 @@ pub struct Run<'p> {
     faults: BTreeMap<String, u64>,
     timers: Vec<(u64, Timer)>,
     collected_at: u64,
+    /// What the node was when it was last looked at.
+    seen: Status,
 }
 
 /// What is due later.
@@ -69,6 +71,8 @@ enum Timer {
 /// Carries `plan` out.
 pub fn run(plan: &Plan, keep_all: bool) -> Report {
     let mut run = Run::new(plan, keep_all);
+    run.trace.event("node", format_args!("starts"));
+    run.trace.note(What::Node(Life::Starts));
     run.live();
     run.heal();
     let restores = run.judge();
@@ -166,6 +170,7 @@ impl<'p> Run<'p> {
             faults: BTreeMap::new(),
             timers: Vec::new(),
             collected_at: 0,
+            seen: Status::Starting,
         }
     }
 
@@ -181,6 +186,7 @@ impl<'p> Run<'p> {
         let elapsed = self.sim.elapsed();
         self.trace.tell(elapsed);
         self.node.machine.borrow().clock.tell(elapsed);
+        self.watch();
         let now = self.now_ms();
         let due: Vec<Timer> = self
             .timers
@@ -201,6 +207,32 @@ impl<'p> Run<'p> {
                 self.look_after();
             }
         }
+    }
+
+    /// Tells what has become of the node's process.
+    fn watch(&mut self) {
+        let now = self.node.status();
+        if now == self.seen {
+            return;
+        }
+        match &now {
+            Status::Ready => {
+                self.trace.event("node", format_args!("is ready"));
+                self.trace.note(What::Node(Life::Ready));
+            }
+            Status::Broken(why) | Status::Failed(why) => {
+                self.trace.note(What::Node(Life::Failed(why.clone())));
+            }
+            Status::Starting | Status::Stopped => {}
+        }
+        self.seen = now;
+    }
+
+    /// Starts the node, once with further flags.
+    fn start(&mut self, flags: &[String]) {
+        self.trace.event("node", format_args!("starts"));
+        self.trace.note(What::Node(Life::Starts));
+        self.node.start(&mut self.sim, flags);
     }
 
     /// Steps until `done`, for at most so long; whether it came.
@@ -235,6 +267,8 @@ impl<'p> Run<'p> {
     fn heal(&mut self) {
         self.trace
             .event("plan", format_args!("everything is healed"));
+        self.trace
+            .note(What::Operator("everything is healed".to_owned()));
         for timer in std::mem::take(&mut self.timers) {
             self.ring(timer.1);
         }
@@ -281,12 +315,20 @@ impl<'p> Run<'p> {
     }
 
     fn find(&self, what: &str) {
-        self.trace.event("FINDING", format_args!("{what}"));
+        self.trace.finding(what);
         self.desk.findings.lock().push(what.to_owned());
     }
 
+    /// Counts a fault that is over at once, or for good.
     fn fault(&mut self, kind: &str) {
+        self.fault_until(kind, kind, None);
+    }
+
+    /// Counts a fault that lasts until it is healed; `told` is what the timeline says of it.
+    fn fault_until(&mut self, kind: &str, told: &str, heals: Option<Heal>) {
         *self.faults.entry(kind.to_owned()).or_default() += 1;
+        let kind = told.to_owned();
+        self.trace.note(What::Fault { kind, heals });
     }
 
     /// Tells the desk of a new disk.
@@ -352,6 +394,7 @@ impl<'p> Run<'p> {
             counters,
             findings,
             lines: self.trace.lines(),
+            events: self.trace.events(),
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::oracle::log::Id;
 use crate::oracle::truth::hex;
 use crate::plan::{Aim, Damage, Way};
 use crate::restores::{Coverage, plain, write_to};
+use crate::trace::What;
 use crate::workload::operator::Archive;
 use crate::world::DATA;
 use crate::world::host::Status;
@@ -73,7 +74,7 @@ impl Run<'_> {
     /// Starts with flags and waits; whether all is open.
     fn start_and_wait(&mut self, flags: &[String]) -> Result<(), String> {
         self.timers.retain(|t| t.1 != Timer::Start);
-        self.node.start(&mut self.sim, flags);
+        self.start(flags);
         let settled = self.until(READY_MS, |run| {
             matches!(
                 run.node.status(),
@@ -153,6 +154,9 @@ impl Run<'_> {
             return;
         };
         *self.shared.hold.lock() = true;
+        self.trace.note(What::Operator(
+            "stops the node, to work on its files".to_owned(),
+        ));
         self.stop_in_order();
         self.put_right();
         if let Err(why) = act(self, lineage) {
@@ -199,6 +203,9 @@ impl Run<'_> {
             "operator",
             format_args!("restores in place: {way:?} {aim:?}, base {base}, to {expected}"),
         );
+        self.trace.note(What::Restore(format!(
+            "restores in place: {way:?} {aim:?}, base {base}, to LSN {expected}"
+        )));
         self.counters.add(&format!("in-place restore {way:?}"));
         let home = format!("{DATA}/{NAMESPACE}");
         let disk = self.node.machine.borrow().disk.clone();

@@ -18,7 +18,7 @@ use crate::oracle::operations::{Act, Operations};
 use crate::oracle::truth::unhex;
 use crate::plan::Setting;
 use crate::report::Counters;
-use crate::trace::Trace;
+use crate::trace::{Trace, What};
 
 /// What all clients of a run share.
 #[derive(Clone)]
@@ -432,6 +432,7 @@ impl Client {
         headers: &[(&str, &str)],
         body: Bytes,
     ) -> Option<Reply> {
+        self.shared.trace.note(What::Asked);
         self.raw_or_lost(method, path, headers, body).await.ok()
     }
 

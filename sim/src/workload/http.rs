@@ -11,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use turmoil::net::TcpStream;
 
+use crate::trace::Answered;
 use crate::world::{NODE, PORT};
 
 /// How long a request may take.
@@ -111,5 +112,20 @@ impl Http {
             headers: parts.headers,
             body,
         })
+    }
+}
+
+/// What a client knows of a write by its answer.
+pub fn answered(outcome: &Result<Reply, Lost>) -> Answered {
+    match outcome {
+        Ok(reply) if reply.status == 200 => Answered::Acknowledged {
+            lsn: reply.json()["lsn"].as_u64(),
+        },
+        Ok(reply) if matches!(reply.status, 500 | 504) => Answered::Unknown,
+        Ok(reply) => Answered::Refused {
+            status: reply.status,
+        },
+        Err(Lost::Unreachable) => Answered::Unreachable,
+        Err(Lost::Unknown) => Answered::Unknown,
     }
 }

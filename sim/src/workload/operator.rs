@@ -17,6 +17,7 @@ use super::http::Http;
 use crate::oracle::history::Answer;
 use crate::oracle::log::{self, Id};
 use crate::oracle::truth::{Source, Truth, unhex};
+use crate::trace::What;
 use crate::world::DATA;
 
 /// What lies in another place, safe from all that happens to the node.
@@ -113,6 +114,10 @@ impl Desk {
                     "operator",
                     format_args!("{route} {body} -> {} {answer}", reply.status),
                 );
+                self.shared.trace.note(What::Backup {
+                    text: in_words(route, reply.status, &answer),
+                    done: reply.status == 200,
+                });
                 self.shared
                     .counters
                     .add(&format!("{route} {}", reply.status));
@@ -123,6 +128,10 @@ impl Desk {
                 self.shared
                     .trace
                     .event("operator", format_args!("{route} -> {lost:?}"));
+                self.shared.trace.note(What::Backup {
+                    text: format!("{route}: {lost:?}"),
+                    done: false,
+                });
                 None
             }
         }
@@ -330,7 +339,27 @@ impl Desk {
     }
 
     fn find(&self, what: &str) {
-        self.shared.trace.event("FINDING", format_args!("{what}"));
+        self.shared.trace.finding(what);
         self.findings.lock().push(what.to_owned());
+    }
+}
+
+/// A backup's answer, for the timeline.
+fn in_words(route: &str, status: u16, answer: &Value) -> String {
+    if status != 200 {
+        let why = answer["error"].as_str().or(answer["message"].as_str());
+        return format!("{route}: {status} {}", why.unwrap_or_default());
+    }
+    match (answer["backups"].as_array(), answer["lsn"].as_u64()) {
+        (Some(backups), _) => match backups.last() {
+            Some(last) => format!(
+                "{route}: {} segments, the last is {}",
+                backups.len(),
+                last["segmentId"]
+            ),
+            None => format!("{route}: nothing new"),
+        },
+        (None, Some(lsn)) => format!("{route}: LSN {lsn}"),
+        (None, None) => format!("{route}: done"),
     }
 }

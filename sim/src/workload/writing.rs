@@ -5,9 +5,10 @@ use http::Method;
 use serde_json::Value;
 
 use super::client::{Client, lineage_of};
-use super::http::{Lost, Reply};
+use super::http::{Reply, answered};
 use crate::oracle::history::Answer;
 use crate::oracle::operations::Act;
+use crate::trace::{Answered, What};
 
 /// What a write does to one key.
 pub struct Effect {
@@ -30,8 +31,10 @@ impl Effect {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Done,
-    /// Not done, with this status; 0: the node was not reached.
+    /// Not done, with this status.
     Refused(u16),
+    /// Not done: the node was not reached.
+    Unreached,
     Unknown,
 }
 
@@ -63,7 +66,7 @@ impl Client {
                 (Outcome::Refused(412), Some(only_if)) => Act::Refused {
                     only_if: only_if.clone(),
                 },
-                (Outcome::Refused(_), _) => continue,
+                (Outcome::Refused(_) | Outcome::Unreached, _) => continue,
             };
             let is_known = outcome != Outcome::Unknown;
             self.shared
@@ -96,23 +99,23 @@ impl Client {
             let outcome = self
                 .raw_or_lost(method.clone(), path, &headers, body.clone())
                 .await;
-            let known = match &outcome {
-                Ok(reply) if reply.status == 200 => {
+            let answered = answered(&outcome);
+            self.shared.trace.note(What::Write(answered));
+            match (answered, &outcome) {
+                (Answered::Acknowledged { .. }, Ok(reply)) => {
                     self.told(path, reply, marker);
                     return Outcome::Done;
                 }
-                Ok(reply) => reply.status != 504 && reply.status != 500,
-                Err(Lost::Unreachable) => true,
-                Err(Lost::Unknown) => false,
-            };
-            if known {
-                self.shared.history.lock().refused += 1;
-                let status = outcome.map_or(0, |reply| reply.status);
-                // What this try did not do, one before it may have done.
-                return match maybe {
-                    true => Outcome::Unknown,
-                    false => Outcome::Refused(status),
-                };
+                (Answered::Unknown, _) => {}
+                (answered, _) => {
+                    self.shared.history.lock().refused += 1;
+                    // What this try did not do, one before it may have done.
+                    return match (maybe, answered) {
+                        (true, _) => Outcome::Unknown,
+                        (false, Answered::Refused { status }) => Outcome::Refused(status),
+                        (false, _) => Outcome::Unreached,
+                    };
+                }
             }
             maybe = true;
             if tries > retries || headers.is_empty() {
