@@ -176,17 +176,10 @@ impl Catalog {
             },
             head => match readable(thing.body) {
                 Err(e) => Err(format!("it cannot be unpacked: {e}")),
-                // Named like a segment, perhaps packed: it should have been one.
-                Ok(_)
-                    if [".wal", ".wal.gz", ".wal.zst"]
-                        .iter()
-                        .any(|e| place.name().ends_with(e)) =>
-                {
-                    Err(format!(
-                        "it has a segment's name, but is none ({})",
-                        beginning(head)
-                    ))
-                }
+                Ok(()) if let Some(kind) = kind_by_name(place.name()) => Err(format!(
+                    "it has {kind}'s name, but is none ({})",
+                    beginning(head)
+                )),
                 // A backup has its checksum beside it: it was one of ours when that was written.
                 Ok(()) if origin.had_sum => Err(format!(
                     "its checksum lies beside it, so it was a backup, but it is neither a segment nor a snapshot any more ({})",
@@ -202,6 +195,22 @@ impl Catalog {
             let place = place.to_string();
             self.unusable.push(Unusable { place, why });
         }
+    }
+}
+
+/// What a file should have been by its name, perhaps packed: damage to the bytes that tell what it is must
+/// not make it nobody's.
+fn kind_by_name(name: &str) -> Option<&'static str> {
+    let packed = [".gz", ".zst"];
+    let name = packed
+        .iter()
+        .find_map(|end| name.strip_suffix(end))
+        .unwrap_or(name);
+    match name.rsplit_once('.')?.1 {
+        "wal" => Some("a segment"),
+        "db" | "mdb" => Some("a snapshot"),
+        "tar" | "tgz" => Some("an archive"),
+        _ => None,
     }
 }
 

@@ -402,3 +402,37 @@ proptest! {
         prop_assert!(!report.ok);
     }
 }
+
+#[test]
+fn a_snapshot_whose_first_bytes_are_damaged_is_named_though_nothing_tells_what_it_was() {
+    for damage in ["cut", "flipped", "emptied"] {
+        let (mut node, wal) = node_with_wal(31);
+        node.snapshot("s/old.db");
+        node.write(10);
+        node.snapshot("s/new.db");
+        let folder = node.backups().join("s");
+        for sum in ["old.db.sha256", "new.db.sha256"] {
+            node.disk.remove_file(&folder.join(sum)).unwrap();
+        }
+        let path = folder.join("new.db");
+        let mut bytes = node.disk.read(&path, 1 << 24).unwrap();
+        match damage {
+            "cut" => bytes.truncate(10),
+            "flipped" => bytes[16] ^= 1,
+            _ => bytes.clear(),
+        }
+        node.disk.publish(&path, &bytes).unwrap();
+        assert_eq!(wrongs(&node, &folder), [Wrong::Altered], "{damage}");
+        let asked = request(
+            "/b",
+            BaseFrom::Folders(vec![folder]),
+            &[&wal],
+            Target::Latest,
+        );
+        let told = plan(&node, &asked).unwrap().warnings.join("; ");
+        assert!(
+            told.contains("new.db: it has a snapshot's name, but is none"),
+            "{damage}: {told}"
+        );
+    }
+}
