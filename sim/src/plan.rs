@@ -295,7 +295,7 @@ impl Setting {
             retention_seconds: pick(r, &[5, 20, 7 * 86_400]),
             ballast_bytes: pick(r, &[0, 64 << 10]),
             volume_bytes: 512 << 20,
-            restores: if profile == Profile::Backup { 40 } else { 16 },
+            restores: if profile == Profile::Backup { 40 } else { 20 },
         }
     }
 }

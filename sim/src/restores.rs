@@ -132,6 +132,13 @@ impl Coverage {
         !self.ends.contains(&lsn)
     }
 
+    /// Records that are reached from the nearest snapshot across a fork only.
+    pub fn across_forks(&self) -> Vec<u64> {
+        let nearest = |lsn: u64| self.bases.iter().rev().find(|b| b.0 <= lsn);
+        let across = |lsn: &u64| self.is_across_fork(nearest(*lsn).map_or(0, |b| b.0), *lsn);
+        (1..=self.furthest()).filter(across).collect()
+    }
+
     pub fn is_across_fork(&self, base: u64, lsn: u64) -> bool {
         self.forks.iter().any(|f| base <= *f && *f < lsn)
     }
@@ -173,8 +180,12 @@ impl Bench<'_> {
             Aim::Latest,
         ][usize::try_from(r.below(6)).expect("an index")];
         // Mostly what can be had; now and then what cannot.
+        let across = coverage.across_forks();
         let lsn = match r.below(12) {
             0 => furthest + 1 + r.below(3),
+            1..=5 if !across.is_empty() => {
+                across[usize::try_from(r.below(across.len() as u64)).expect("an index")]
+            }
             _ => 1 + r.below(furthest),
         };
         let (target, expected) = self.aim(coverage, aim, lsn, &mut r);

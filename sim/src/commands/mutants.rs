@@ -37,7 +37,7 @@ pub struct Options {
     revision: Option<String>,
 }
 
-/// Where copies are made and built, below the workspace.
+/// Where copies are made, below the workspace.
 const WORK: &str = "target/mutants";
 
 /// A planted bug.
@@ -60,14 +60,17 @@ pub fn run(options: &Options) -> anyhow::Result<Found> {
     ensure!(options.seeds > 0, "--seeds is at least 1");
     let mutants = chosen(options)?;
     let tree = Path::new(WORK).join("tree");
+    let built = Built::here()?;
     let mut survived = 0;
     println!("| planted bug | caught after | by |");
     println!("| --- | --- | --- |");
     for mutant in &mutants {
         copy_workspace(&tree)?;
         apply(&tree, &mutant.patch)?;
-        let program = build(&tree).with_context(|| format!("{} does not build", mutant.name))?;
-        let seeds = match trial(options, &program)? {
+        built
+            .build(&tree)
+            .with_context(|| format!("{} does not build", mutant.name))?;
+        let seeds = match trial(options, &built)? {
             Outcome::Caught(seeds, finding) => {
                 let finding = finding.replace('|', "/");
                 println!(
@@ -84,6 +87,7 @@ pub fn run(options: &Options) -> anyhow::Result<Found> {
         );
         survived += 1;
     }
+    built.put_back()?;
     println!();
     println!(
         "{} of {} planted bugs caught within {} seeds",
@@ -98,24 +102,29 @@ pub fn run(options: &Options) -> anyhow::Result<Found> {
 }
 
 /// Runs seeds until one finds something that the product as it is does not show.
-fn trial(options: &Options, program: &Path) -> anyhow::Result<Outcome> {
-    let this = std::env::current_exe().context("this program has a path")?;
+fn trial(options: &Options, built: &Built) -> anyhow::Result<Outcome> {
     let mut ran = 0;
     let mut caught = None;
     let mut unsound = None;
     let seeds = options.from..options.from + options.seeds;
-    pool::each(program, options.profile, seeds, options.jobs, |report| {
-        ran += 1;
-        if report.findings.is_empty() {
-            return true;
-        }
-        match pool::child(&this, &[report.seed.to_string()], options.profile) {
-            Ok(sound) if sound.findings.is_empty() => caught = Some((ran, report.verdict())),
-            Ok(sound) => unsound = Some(format!("seed {}: {}", report.seed, sound.verdict())),
-            Err(e) => unsound = Some(format!("seed {}: {e:#}", report.seed)),
-        }
-        false
-    });
+    pool::each(
+        &built.program,
+        options.profile,
+        seeds,
+        options.jobs,
+        |report| {
+            ran += 1;
+            if report.findings.is_empty() {
+                return true;
+            }
+            match pool::child(&built.sound, &[report.seed.to_string()], options.profile) {
+                Ok(sound) if sound.findings.is_empty() => caught = Some((ran, report.verdict())),
+                Ok(sound) => unsound = Some(format!("seed {}: {}", report.seed, sound.verdict())),
+                Err(e) => unsound = Some(format!("seed {}: {e:#}", report.seed)),
+            }
+            false
+        },
+    );
     if let Some(why) = unsound {
         bail!("the product as it is does not pass, so nothing is proven: {why}");
     }
@@ -238,37 +247,59 @@ fn apply(tree: &Path, patch: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Builds the simulator of a copy; its path.
-fn build(tree: &Path) -> anyhow::Result<PathBuf> {
-    let target = Path::new(WORK).join("build");
-    std::fs::create_dir_all(&target)?;
-    let target = target.canonicalize()?;
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let done = Command::new(cargo)
-        .args([
-            "build",
-            "--release",
-            "--locked",
-            "--offline",
-            "--quiet",
-            "-p",
-            "unisondb-sim",
-        ])
-        .current_dir(tree)
-        .env("CARGO_TARGET_DIR", &target)
-        .env("RUSTFLAGS", "--cfg tokio_unstable --cap-lints allow")
-        // Built often, run for a few minutes.
-        .env("CARGO_PROFILE_RELEASE_LTO", "off")
-        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
-        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "2")
-        .env("CARGO_INCREMENTAL", "1")
-        .output()
-        .context("cargo cannot be started")?;
-    if !done.status.success() {
-        let said = String::from_utf8_lossy(&done.stderr);
-        bail!("{}", said.lines().take(20).collect::<Vec<_>>().join("\n"));
+/// How this program was built: a copy is built the same way and in the same place, so that all it does not
+/// change is there already.
+struct Built {
+    /// Where cargo puts the program.
+    program: PathBuf,
+    /// This program, out of its way.
+    sound: PathBuf,
+}
+
+impl Built {
+    fn here() -> anyhow::Result<Built> {
+        let program = std::env::current_exe().context("this program has a path")?;
+        let sound = Path::new(WORK).join("sound");
+        std::fs::create_dir_all(WORK)?;
+        std::fs::copy(&program, &sound).with_context(|| sound.display().to_string())?;
+        let sound = sound.canonicalize()?;
+        Ok(Built { program, sound })
     }
-    Ok(target.join("release/unisondb-sim"))
+
+    fn build(&self, tree: &Path) -> anyhow::Result<()> {
+        let folder = self.program.parent().context("it lies in a folder")?;
+        let profile = folder.file_name().context("it is called as the profile")?;
+        let target = folder.parent().context("it lies below the target folder")?;
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let done = Command::new(cargo)
+            .args([
+                "build",
+                "--locked",
+                "--quiet",
+                "-p",
+                "unisondb-sim",
+                "--profile",
+            ])
+            .arg(profile)
+            .current_dir(tree)
+            .env("CARGO_TARGET_DIR", target)
+            .env("RUSTFLAGS", "--cfg tokio_unstable")
+            .output()
+            .context("cargo cannot be started")?;
+        if !done.status.success() {
+            let said = String::from_utf8_lossy(&done.stderr);
+            bail!("{}", said.lines().take(20).collect::<Vec<_>>().join("\n"));
+        }
+        Ok(())
+    }
+
+    /// This program where it was.
+    fn put_back(&self) -> anyhow::Result<()> {
+        // Not written into: cargo keeps another name of that file.
+        std::fs::remove_file(&self.program)?;
+        std::fs::copy(&self.sound, &self.program)?;
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -58,11 +58,14 @@ impl Options {
 /// What a long run must have reached.
 const REACHED: &[&str] = &[
     "a broken node was restarted",
+    "a damaged active segment was refused",
     "a damaged data.mdb was refused",
     "a gap was told",
+    "a key's history was found linearizable",
     "a restore began a lineage at the right record",
     "a snapshot was archived",
     "a write was left unknown",
+    "an intruder was refused",
     "an unknown write was tried again",
     "answer 412",
     "answer 503",
