@@ -101,3 +101,46 @@ fn the_unit_starts_the_node_as_the_documentation_lays_it_out() {
         );
     }
 }
+
+/// The scripts of a workflow file: what is indented below each `run: |`.
+fn scripts(workflow: &str) -> Vec<String> {
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let lines: Vec<&str> = workflow.lines().collect();
+    let starts = (0..lines.len()).filter(|n| lines[*n].trim() == "run: |");
+    starts
+        .map(|n| {
+            let below = lines[n + 1..].iter();
+            let script = below.take_while(|l| l.is_empty() || indent(l) > indent(lines[n]));
+            script.map(|l| format!("{}\n", l.trim())).collect()
+        })
+        .collect()
+}
+
+#[test]
+fn the_scripts_of_the_workflow_are_sound_and_what_they_call_is_there() {
+    require(&[("shellcheck", "shellcheck")]);
+    let workflow = text(Path::new("deploy/ci/github-actions.yml"));
+    let scripts = scripts(&workflow);
+    assert!(scripts.len() >= 6, "{}", scripts.len());
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("workflow.sh");
+    for script in &scripts {
+        fs::write(&file, format!("#!/usr/bin/env bash\n{script}")).unwrap();
+        let out = Command::new("shellcheck").arg(&file).output().unwrap();
+        let said = String::from_utf8_lossy(&out.stdout);
+        assert!(out.status.success(), "{said}");
+    }
+    // Every command and option of the simulator is one that it has; the gate runs the same.
+    let known = text(Path::new("docs/testing.md")) + &text(Path::new(".ci/run"));
+    let calls = scripts.iter().flat_map(|s| s.lines());
+    let mut calls = calls
+        .filter_map(|l| l.split_once("unisondb-sim "))
+        .peekable();
+    assert!(calls.peek().is_some());
+    for (before, call) in calls.filter(|(before, _)| before.ends_with('/')) {
+        let words = call.split_whitespace();
+        let names = words.filter(|w| w.starts_with("--") || Some(*w) == call.split(' ').next());
+        for name in names {
+            assert!(known.contains(name), "{before}unisondb-sim {call}: {name}");
+        }
+    }
+}

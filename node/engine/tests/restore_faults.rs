@@ -405,26 +405,32 @@ fn an_archive_that_ends_with_a_cut_segment_restores_to_its_end() {
 
 #[test]
 fn bad_bytes_in_the_unsealed_segment_below_our_own_state_are_named_and_nothing_is_changed() {
-    let w = small_world();
-    let newest = segments(&w.home.join("wal")).pop().unwrap();
-    let good = fs::read(&newest).unwrap();
-    let first_frame = 256 + 20;
-    let mut bytes = good.clone();
-    bytes[first_frame] ^= 1;
-    fs::write(&newest, bytes).unwrap();
-    let before = all_below(&w.home);
-    match w.open(&request()) {
-        Err(e @ StartError::DamagedSegment { .. }) if e.is_damage() => {
-            let e = e.to_string();
-            let name = newest.file_name().unwrap().to_str().unwrap();
-            assert!(e.contains(name) && e.contains("offset 256"), "{e}");
+    for begins_a_lineage in [false, true] {
+        let w = small_world();
+        if begins_a_lineage {
+            w.empty("wal");
+            w.open(&request()).unwrap().close();
         }
-        other => panic!("{:?}", other.map(|r| r.notes)),
+        let newest = segments(&w.home.join("wal")).pop().unwrap();
+        let good = fs::read(&newest).unwrap();
+        let first_frame = 256 + 20;
+        let mut bytes = good.clone();
+        bytes[first_frame] ^= 1;
+        fs::write(&newest, bytes).unwrap();
+        let before = all_below(&w.home);
+        match w.open(&request()) {
+            Err(e @ StartError::DamagedSegment { .. }) if e.is_damage() => {
+                let e = e.to_string();
+                let name = newest.file_name().unwrap().to_str().unwrap();
+                assert!(e.contains(name) && e.contains("offset 256"), "{e}");
+            }
+            other => panic!("{:?}", other.map(|r| r.notes)),
+        }
+        assert!(all_below(&w.home) == before, "nothing was changed");
+        fs::write(&newest, good).unwrap();
+        let rig = w.open(&request()).unwrap();
+        rig::same(&rig.keys(), &w.model.at[&w.last].keys);
     }
-    assert!(all_below(&w.home) == before, "nothing was changed");
-    fs::write(&newest, good).unwrap();
-    let rig = w.open(&request()).unwrap();
-    rig::same(&rig.keys(), &w.model.at[&w.last].keys);
 }
 
 #[test]

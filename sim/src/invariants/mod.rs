@@ -1,7 +1,8 @@
 //! What must hold at the end of every run, one invariant a file. Each gets all that was [`Seen`] and says
 //! in words what is not so; a new one is a new file and a line in [`ALL`].
 //!
-//! What can be said at once is said where it is seen: P1, P4 and P7 by the [truth](crate::oracle::truth),
+//! What can be said at once is said where it is seen: [positions] by the node's process ten times a
+//! second, P1, P4 and P7 by the [truth](crate::oracle::truth),
 //! P8 by the [operator](crate::workload::operator), P10 and P11 by every restore, P13 by who damages.
 
 mod answers;
@@ -9,6 +10,7 @@ mod ids;
 mod leftovers;
 mod linearizable;
 mod memory;
+pub mod positions;
 mod sessions;
 pub mod walls;
 

@@ -199,6 +199,8 @@ impl<'p> Run<'p> {
         if self.node.is_up() && self.node.machine.borrow().disk.is_frozen() {
             self.died();
         }
+        let wrong = std::mem::take(&mut *self.node.machine.borrow().wrong.lock());
+        wrong.iter().for_each(|w| self.find(w));
         if now >= self.collected_at + COLLECT_MS {
             self.collected_at = now;
             self.collect();

@@ -49,9 +49,10 @@ impl Node {
             let mut machine = shell.borrow_mut();
             let platform = machine.boot();
             let (flags, status) = (machine.flags.clone(), machine.status.clone());
+            let wrong = machine.wrong.clone();
             let stop = told.borrow().subscribe();
             async move {
-                host::run(platform, flags, status, stop).await?;
+                host::run(platform, flags, status, wrong, stop).await?;
                 Ok(())
             }
         });

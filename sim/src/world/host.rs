@@ -12,6 +12,7 @@ use unisondb_platform::Platform;
 use unisondb_server::config::{self, Invocation};
 use unisondb_server::{Parts, Running, start};
 
+use crate::invariants::positions::Seen;
 use crate::world::network::SimListener;
 use crate::world::{DATA, NODE, PORT};
 
@@ -39,6 +40,7 @@ pub async fn run(
     platform: Platform,
     flags: Vec<String>,
     status: Arc<Mutex<Status>>,
+    wrong: Arc<Mutex<Vec<String>>>,
     mut stop: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     *status.lock() = Status::Starting;
@@ -71,7 +73,14 @@ pub async fn run(
     } else {
         // The others are served when one namespace cannot be.
         *status.lock() = broken(&node).map_or(Status::Ready, Status::Broken);
+        let mut seen = Seen::default();
         while !told(&mut stop).await {
+            for one in node.registry().namespaces() {
+                if let State::Open { engine, .. } = one.state {
+                    let now = seen.look(engine.namespace().as_str(), engine.positions());
+                    wrong.lock().extend(now);
+                }
+            }
             if let Some(why) = broken(&node) {
                 *status.lock() = Status::Broken(why);
             }

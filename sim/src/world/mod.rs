@@ -36,6 +36,8 @@ pub struct Machine {
     /// Further flags of the next start.
     pub flags: Vec<String>,
     pub status: Arc<Mutex<host::Status>>,
+    /// What the process has seen of itself that must not be.
+    pub wrong: Arc<Mutex<Vec<String>>>,
     trace: Trace,
     seed: u64,
 }
@@ -53,6 +55,7 @@ impl Machine {
             boots: 0,
             flags: Vec::new(),
             status: Arc::default(),
+            wrong: Arc::default(),
             trace: trace.clone(),
             seed,
         }

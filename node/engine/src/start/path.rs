@@ -341,9 +341,14 @@ impl Path {
     /// Why a log of our own that ends below our own state, at `at`, is refused.
     pub(super) fn falls_short(&self, found: &Findings, at: Lsn) -> StartError {
         let newest = self.newest(found);
-        if let Some(damage) = newest.and_then(|s| s.torn.as_ref()) {
+        let above = newest.map_or(SegmentId::ZERO, |s| s.info.id);
+        let unreadable = found.bad.range(above..).next_back();
+        let damage = unreadable
+            .map(|(_, damage)| damage.to_string())
+            .or_else(|| newest.and_then(|s| s.torn.clone()));
+        if let Some(damage) = damage {
             return StartError::DamagedSegment {
-                damage: damage.clone(),
+                damage,
                 why: "The state was made of records behind that",
             };
         }
