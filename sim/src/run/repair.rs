@@ -21,6 +21,12 @@ use crate::world::host::Status;
 /// How long a start may take until all is open, in simulated time.
 const READY_MS: u64 = 30_000;
 
+/// How a node goes down.
+enum Down {
+    InOrder,
+    Killed,
+}
+
 impl Run<'_> {
     /// Looks at the node as an operator with an alert does.
     pub(super) fn look_after(&mut self) {
@@ -91,13 +97,20 @@ impl Run<'_> {
     /// Puts an in-place restore into the run: what the operator types, and what must come of it.
     pub(super) fn restore_in_place(&mut self, way: Way, aim: Aim, draw: u64) {
         let mut r = Random::new(draw);
-        self.while_down(|run, lineage| run.restore_now(way, aim, lineage, &mut r));
+        self.while_down(Down::InOrder, |run, lineage| {
+            run.restore_now(way, aim, lineage, &mut r)
+        });
     }
 
     /// Damages the unsealed end of the log while the node is down: what frames behind it vouch for is
     /// no torn tail.
     pub(super) fn damage_tail(&mut self, r: &mut Random) {
-        self.while_down(|run, _| run.flip_tail(r));
+        // Killed, it has not flushed: LMDB vouches for less than the log does.
+        let down = match r.coin() {
+            true => Down::InOrder,
+            false => Down::Killed,
+        };
+        self.while_down(down, |run, _| run.flip_tail(r));
     }
 
     fn flip_tail(&mut self, r: &mut Random) -> Result<(), String> {
@@ -109,7 +122,8 @@ impl Run<'_> {
         };
         let vouched = segment.records.last().map_or(0, |last| last.committed);
         let records = segment.records.iter().filter(|r| r.lsn <= vouched);
-        let frames = records.count();
+        // What vouches is a frame that the one before it proves: two of them behind the damage.
+        let frames = records.count().min(segment.records.len().saturating_sub(2));
         if frames == 0 {
             self.later(50, Timer::Start);
             return Ok(());
@@ -144,9 +158,9 @@ impl Run<'_> {
             .map_err(|why| format!("with a good copy of {name} it does not start: {why}"))
     }
 
-    /// Takes a node that serves down in order, clients held back, for what an operator does to its files;
+    /// Takes a node that serves down, clients held back, for what an operator does to its files;
     /// whatever fails is a finding.
-    fn while_down(&mut self, act: impl FnOnce(&mut Self, Id) -> Result<(), String>) {
+    fn while_down(&mut self, down: Down, act: impl FnOnce(&mut Self, Id) -> Result<(), String>) {
         if !self.node.is_up() || self.node.status() != Status::Ready {
             return;
         }
@@ -157,7 +171,10 @@ impl Run<'_> {
         self.trace.note(What::Operator(
             "stops the node, to work on its files".to_owned(),
         ));
-        self.stop_in_order();
+        match down {
+            Down::InOrder => self.stop_in_order(),
+            Down::Killed => self.gone(None),
+        }
         self.put_right();
         if let Err(why) = act(self, lineage) {
             self.find(&why);
@@ -397,7 +414,9 @@ impl Run<'_> {
 
     /// Damages the state while the node is down: the start must refuse it in the documented words.
     pub(super) fn damage_state(&mut self, what: Damage, r: &mut Random) {
-        self.while_down(|run, lineage| run.damage_and_mend(what, lineage, r));
+        self.while_down(Down::InOrder, |run, lineage| {
+            run.damage_and_mend(what, lineage, r)
+        });
     }
 
     fn damage_and_mend(&mut self, what: Damage, lineage: Id, r: &mut Random) -> Result<(), String> {
