@@ -129,7 +129,7 @@ fn the_scripts_of_the_workflow_are_sound_and_what_they_call_is_there() {
         let said = String::from_utf8_lossy(&out.stdout);
         assert!(out.status.success(), "{said}");
     }
-    // Every command and option of the simulator is one that it has; the gate runs the same.
+    // Every command and option of the simulator is one that it has: its documentation names them.
     let known = text(Path::new("docs/testing.md")) + &text(Path::new(".ci/run"));
     let calls = scripts.iter().flat_map(|s| s.lines());
     let mut calls = calls

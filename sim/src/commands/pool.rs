@@ -1,14 +1,22 @@
 //! Runs of many seeds, each in a process of its own, a few at a time; and which seeds a revision asks for.
 
+use std::io::Read;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 
 use crate::plan::Profile;
 use crate::report::Report;
+
+/// What a run may take: a minute and a half of simulated time needs a second or two, and some 100 MiB.
+const MOST_TIME: Duration = Duration::from_secs(120);
+const MOST_BYTES: u64 = 4 << 30;
+/// How often a run is looked at.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Runs seeds with `program`, at most `jobs` at once, in order; `seen` is shown every report and says
 /// whether to go on.
@@ -54,18 +62,25 @@ fn died(seed: u64, error: &anyhow::Error) -> Report {
 /// When the process does not end with a report, in words.
 pub fn child(program: &Path, arguments: &[String], profile: Profile) -> anyhow::Result<Report> {
     let name = clap::ValueEnum::to_possible_value(&profile).expect("every profile has a name");
-    let done = Command::new(program)
+    let mut child = Command::new(program)
         .args(["replay", "--json", "--profile", name.get_name()])
         .args(arguments)
-        .output()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .with_context(|| format!("{} cannot be started", program.display()))?;
-    let text = String::from_utf8_lossy(&done.stdout);
-    match text.lines().last().map(serde_json::from_str) {
+    let (said, complained) = (child.stdout.take(), child.stderr.take());
+    let said = std::thread::spawn(move || text(said));
+    let complained = std::thread::spawn(move || text(complained));
+    let ended = watch(&mut child)?;
+    let said = said.join().unwrap_or_default();
+    let complained = complained.join().unwrap_or_default();
+    match said.lines().last().map(serde_json::from_str) {
         Some(Ok(report)) => Ok(report),
         _ => bail!(
-            "the run of {arguments:?} ended with {} and said: {}",
-            done.status,
-            String::from_utf8_lossy(&done.stderr)
+            "the run of {arguments:?} ended with {ended} and said: {}",
+            complained
                 .lines()
                 .rev()
                 .take(5)
@@ -73,6 +88,50 @@ pub fn child(program: &Path, arguments: &[String], profile: Profile) -> anyhow::
                 .join(" | ")
         ),
     }
+}
+
+/// How a child ended. One that takes too long or too much memory is ended.
+fn watch(child: &mut Child) -> anyhow::Result<String> {
+    let begun = now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status.to_string());
+        }
+        let too_much = resident_bytes(child.id()).is_some_and(|bytes| bytes > MOST_BYTES);
+        let too_long = begun.elapsed() > MOST_TIME;
+        if too_much || too_long {
+            child.kill()?;
+            child.wait()?;
+            return Ok(match too_long {
+                true => format!("no end within {} s", MOST_TIME.as_secs()),
+                false => format!("more than {} MiB of memory", MOST_BYTES >> 20),
+            });
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// What a process has in memory, where the system tells.
+fn resident_bytes(process: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let kib = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"))?;
+    Some(kib.trim().parse::<u64>().ok()? << 10)
+}
+
+fn text(pipe: Option<impl Read>) -> String {
+    let mut bytes = Vec::new();
+    if let Some(mut pipe) = pipe {
+        // What was read before a failure is all that there is.
+        drop(pipe.read_to_end(&mut bytes));
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[allow(clippy::disallowed_methods)]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// The seeds `A..B`.
