@@ -281,11 +281,8 @@ pub(super) fn decide(
             };
         }
         Db::Live(state) | Db::Failed(state) if has_vote => {
-            path.whole(found)?;
+            path.reaches(found, state.position.lsn)?;
             ignored(&mut plan.notes, target);
-            if path.end(found) < state.position.lsn {
-                return Err(path.falls_short(found, state.position.lsn));
-            }
         }
         Db::Live(_) | Db::Failed(_) | Db::Image { .. } => {
             restored(found, &path, target, on_gap, has_vote, &mut plan)?;

@@ -338,8 +338,12 @@ impl Path {
         newest_first.find(|s| !self.foreign.contains(&s.info.id))
     }
 
-    /// Why a log of our own that ends below our own state, at `at`, is refused.
-    pub(super) fn falls_short(&self, found: &Findings, at: Lsn) -> StartError {
+    /// A log of our own is whole and ends at or beyond our own state, at `at`. Damage at its end comes
+    /// before what then seems to be missing.
+    pub(super) fn reaches(&self, found: &Findings, at: Lsn) -> Result<(), StartError> {
+        if self.end(found) >= at {
+            return self.whole(found);
+        }
         let newest = self.newest(found);
         let above = newest.map_or(SegmentId::ZERO, |s| s.info.id);
         let unreadable = found.bad.range(above..).next_back();
@@ -347,16 +351,17 @@ impl Path {
             .map(|(_, damage)| damage.to_string())
             .or_else(|| newest.and_then(|s| s.torn.clone()));
         if let Some(damage) = damage {
-            return StartError::DamagedSegment {
+            return Err(StartError::DamagedSegment {
                 damage,
                 why: "The state was made of records behind that",
-            };
+            });
         }
-        StartError::Refused(format!(
+        self.whole(found)?;
+        Err(StartError::Refused(format!(
             "the log in {} ends at LSN {}, but the state stands at LSN {at}: records are missing from it. Ways out: put the missing segments back, or empty wal/ to go on from the state in a new lineage",
             found.places.wal.display(),
             newest.map_or(Lsn::ZERO, end_of)
-        ))
+        )))
     }
 
     /// Without what lies behind the segment that the target is in, if the log could not be opened with
