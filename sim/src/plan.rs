@@ -179,6 +179,8 @@ pub enum Damage {
     FlipState,
     /// `db/data.mdb` is cut while the node is down; it must be refused.
     CutState,
+    /// A long temporary file lies where the next snapshot wants to write, as a call that died leaves it.
+    StaleTemporary,
     /// A bit in a frame of the active segment while the node is down, below what frames behind it
     /// vouch for; it must be refused and named.
     FlipTail,

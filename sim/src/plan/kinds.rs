@@ -150,6 +150,16 @@ pub const KINDS: &[Kind] = &[
         },
         ..NONE
     },
+    Kind {
+        name: "stale-temporary",
+        backup: true,
+        every_ms: 20_000,
+        draw: |r, _| Act::Damage {
+            what: Damage::StaleTemporary,
+            draw: r.draw(),
+        },
+        ..NONE
+    },
 ];
 
 fn end(r: &mut Random, _: &Setting) -> Act {

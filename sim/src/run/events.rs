@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use unisondb_platform::DiskExt as _;
 use unisondb_platform::memory::{Effect, MemoryDisk, OpKind, Random, Rule};
+use unisondb_platform::{Access, DiskExt as _, FileExt as _};
 
 use super::{HOST, NAMESPACE, NAMESPACES, Run, Timer, client_name};
 use crate::plan::{Act, Cut, Damage, End, Fault, Place};
@@ -317,8 +317,31 @@ impl Run<'_> {
             }
             Damage::FlipState | Damage::CutState => self.damage_state(what, &mut r),
             Damage::FlipTail => self.damage_tail(&mut r),
+            Damage::StaleTemporary => {
+                let archive = self.desk.archive.lock();
+                let Some(newest) = archive.snapshots.last() else {
+                    return;
+                };
+                let mut bytes = newest.bytes.clone();
+                bytes.resize(bytes.len() + (64 << 10), 0xa5);
+                drop(archive);
+                let path = format!("{DATA}/backups/{NAMESPACE}/snapshots/latest.db.tmp");
+                // Where the disk says no there is none.
+                if overwrite(&disk, Path::new(&path), &bytes).is_ok() {
+                    self.fault_until("stale temporary file", &path, None);
+                }
+            }
         }
     }
+}
+
+/// Writes a file as another program would, over what may be there.
+fn overwrite(disk: &MemoryDisk, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let disk = plain(disk);
+    if disk.exists(path)? {
+        disk.remove_file(path)?;
+    }
+    disk.open(path, Access::CreateNew)?.write_all_at(bytes, 0)
 }
 
 fn pick(r: &mut Random, of: usize) -> usize {
