@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use unisondb_engine::restore::{self, BaseFrom, Existing};
 use unisondb_platform::DiskExt as _;
 use unisondb_platform::memory::Random;
+use unisondb_store::image::Image;
 use unisondb_types::{Lsn, Stamp, Target};
 
 use super::{NAMESPACE, Run, Timer};
@@ -442,8 +443,10 @@ impl Run<'_> {
                 let live = plain(&disk)
                     .read(Path::new(&path), 1 << 30)
                     .map_err(|e| e.to_string())?;
-                live[..usize::try_from(r.below(live.len() as u64 / 2)).expect("a small file")]
-                    .to_vec()
+                // Behind its last page lies nothing, or what a torn commit left: that may go.
+                let pages = Image::open(live.as_slice()).map_err(|e| e.to_string())?;
+                let most = pages.meta().bytes() / 2;
+                live[..usize::try_from(r.below(most)).expect("a small file")].to_vec()
             }
             // A copy that went wrong on the way.
             _ => {

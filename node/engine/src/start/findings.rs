@@ -1,7 +1,7 @@
 //! What lies in a namespace's folder, looked at and not touched: the state (never mapped before it
 //! is known to be sound, D16), the segments, the vote, the small files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use unisondb_platform::{Access, Disk, DiskExt, EntryKind, File, FileExt, Platform};
 use unisondb_store::image::{self, Image};
 use unisondb_store::{Source, Trailer};
-use unisondb_types::{Command, Digest, LineageId, LineageRecord, Lsn, SegmentId, codec};
+use unisondb_types::{Command, Digest, LineageId, LineageRecord, Lsn, SegmentId, Stamp, codec};
 use unisondb_wal::{SegmentError, SegmentInfo, SegmentReader, Surveyed, raft_state};
 
 use super::files::{self, Places, RecoveryToml, Restoring};
@@ -89,6 +89,9 @@ pub(super) struct Findings {
     pub(super) bad: BTreeMap<SegmentId, unisondb_wal::Error>,
     /// The records that lineages begin with, of those whose first segment is here.
     pub(super) lineages: BTreeMap<LineageId, LineageRecord>,
+    /// Of a restored folder: stamps of the records at which other lineages left a lineage, as far as those
+    /// records are here.
+    pub(super) forks: BTreeMap<(LineageId, Lsn), Stamp>,
     pub(super) strangers: Vec<String>,
     pub(super) raft: raft_state::Found,
     /// What `ids` says: the highest segment id that may have been used.
@@ -108,6 +111,7 @@ pub(super) fn look(platform: &Platform, folders: &Folders) -> Result<Findings, S
         segments: BTreeMap::new(),
         bad: BTreeMap::new(),
         lineages: BTreeMap::new(),
+        forks: BTreeMap::new(),
         strangers: Vec::new(),
         raft: raft_state::read(disk, &places.raft_state)?,
         ids,
@@ -116,7 +120,38 @@ pub(super) fn look(platform: &Platform, folders: &Folders) -> Result<Findings, S
         places,
     };
     look_at_wal(disk, &mut found)?;
+    // Of our own folder all of the log counts, and no target.
+    let restored = matches!(found.raft, raft_state::Found::Missing);
+    if restored || matches!(found.db, Db::Image { .. }) {
+        found.forks = stamps_at_forks(disk, &found);
+    }
     Ok(found)
+}
+
+/// Reads the stamps of the records at forks. One that cannot be read is none.
+fn stamps_at_forks(disk: &dyn Disk, found: &Findings) -> BTreeMap<(LineageId, Lsn), Stamp> {
+    let in_state = found.db.state().map(|s| &s.history);
+    let histories = found.lineages.values().chain(in_state);
+    let forks: BTreeSet<(LineageId, Lsn)> = histories
+        .flat_map(|h| h.ancestors.iter().map(|a| (a.lineage, a.fork)))
+        .collect();
+    let stamp = |(lineage, fork): (LineageId, Lsn)| {
+        let mut segments = found.segments.values();
+        let holds = segments.find(|s| s.info.header.lineage == lineage && s.info.holds(fork))?;
+        if holds.info.last_lsn == Some(fork) {
+            return Some(holds.info.last_stamp);
+        }
+        let mut reader =
+            SegmentReader::open(disk, &found.places.wal.join(&holds.file_name)).ok()?;
+        while let Some(entry) = reader.next().ok()? {
+            if entry.record.lsn == fork {
+                return Some(entry.record.stamp);
+            }
+        }
+        None
+    };
+    let stamps = forks.into_iter().filter_map(|at| Some((at, stamp(at)?)));
+    stamps.collect()
 }
 
 fn look_at_wal(disk: &dyn Disk, found: &mut Findings) -> Result<(), StartError> {

@@ -47,7 +47,9 @@ pub(super) fn to_target(
     let (mut hole, mut above) = (whole.gap.clone(), whole.keep.first().copied());
     while let (Some(behind), Some(first)) = (hole, above) {
         let part = below(found, namespace, Some(first))?;
-        if part.gap.is_none() && part.leads_to(found, target) {
+        // Of a lineage that others have left, what lies behind the fork is another history.
+        let left_at = part.left_at(found, first);
+        if part.gap.is_none() && part.leads_to(found, target, left_at) {
             let hole_behind = match behind {
                 Gap::Missing(from, to) => Some((from, to)),
                 Gap::Damaged(..) => None,
@@ -409,13 +411,37 @@ impl Path {
         whose.collect()
     }
 
-    /// Whether its records reach or pass a target (as `udbctl restore` asks it of its plan).
-    fn leads_to(&self, found: &Findings, target: Target) -> bool {
-        let end = self.end(found).max(found.stands_at());
-        let last = self
-            .keep
-            .last()
-            .map(|id| found.segments[id].info.last_stamp);
+    /// Where the newest history among the segments from `above` on has left the lineage of the last kept
+    /// one, if it has.
+    fn left_at(&self, found: &Findings, above: SegmentId) -> Option<(LineageId, Lsn)> {
+        let lineage = found.segments[self.keep.last()?].info.header.lineage;
+        let newest_first = found.segments.range(above..).rev();
+        let ours = newest_first.filter(|(id, _)| !self.foreign.contains(id));
+        let mut histories = ours.filter_map(|(_, s)| found.history(s.info.header.lineage));
+        let ancestor = histories.find_map(|h| h.ancestors.iter().find(|a| a.lineage == lineage));
+        ancestor.map(|a| (lineage, a.fork))
+    }
+
+    /// Whether its records, up to where its lineage was left, reach or pass a target (as `udbctl restore`
+    /// asks it of its plan).
+    fn leads_to(
+        &self,
+        found: &Findings,
+        target: Target,
+        left_at: Option<(LineageId, Lsn)>,
+    ) -> bool {
+        let log_ends = self.end(found);
+        let left_at = left_at.filter(|(_, fork)| *fork < log_ends);
+        let end = left_at
+            .map_or(log_ends, |(_, fork)| fork)
+            .max(found.stands_at());
+        let last = match left_at {
+            Some(fork) => found.forks.get(&fork).copied(),
+            None => {
+                let last = self.keep.last();
+                last.map(|id| found.segments[id].info.last_stamp)
+            }
+        };
         let stamp = last.or_else(|| found.db.state().map(|s| s.position.stamp));
         match target {
             Target::Latest => false,
