@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use unisondb_platform::{Disk, DiskExt, File, FileExt};
 use unisondb_store::image::{self, Image};
 use unisondb_store::trailer::TRAILER_BYTES;
-use unisondb_store::{Source, Trailer};
+use unisondb_store::{DATA_FILE, Source, Trailer};
 use unisondb_types::{LineageRecord, SegmentId, Sha256Sum, Stamp};
 use unisondb_wal::{SegmentHeader, SegmentReader};
 
@@ -208,7 +208,9 @@ fn kind_by_name(name: &str) -> Option<&'static str> {
         .unwrap_or(name);
     match name.rsplit_once('.')?.1 {
         "wal" => Some("a segment"),
-        "db" | "mdb" => Some("a snapshot"),
+        "db" => Some("a snapshot"),
+        // Not LMDB's lock file, which lies beside it.
+        "mdb" if name == DATA_FILE => Some("a snapshot"),
         "tar" | "tgz" => Some("an archive"),
         _ => None,
     }

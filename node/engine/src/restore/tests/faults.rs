@@ -422,6 +422,9 @@ fn a_snapshot_whose_first_bytes_are_damaged_is_named_though_nothing_tells_what_i
             _ => bytes.clear(),
         }
         node.disk.publish(&path, &bytes).unwrap();
+        // LMDB's lock file begins much as its data file does, and is nobody's backup.
+        let lock = [0xde, 0xc0, 0xef, 0xbe, 2, 0, 0, 0];
+        node.disk.publish(&folder.join("lock.mdb"), &lock).unwrap();
         assert_eq!(wrongs(&node, &folder), [Wrong::Altered], "{damage}");
         let asked = request(
             "/b",
