@@ -32,8 +32,18 @@ pub(super) struct Path {
 enum Gap {
     /// Nothing of ours is there under these names.
     Missing(SegmentId, SegmentId),
-    /// A file is there and cannot be read: what, and why it matters.
-    Damaged(String, &'static str),
+    /// A file is there and cannot be read: which, what is wrong with it, and why it matters.
+    Damaged(SegmentId, String, &'static str),
+}
+
+impl Gap {
+    /// Segments below this one lie before the gap.
+    fn begin(&self) -> SegmentId {
+        match self {
+            Gap::Missing(from, _) => *from,
+            Gap::Damaged(id, ..) => *id,
+        }
+    }
 }
 
 /// The path to a target, and not beyond it: what lies behind the segment that the target is in may be
@@ -44,11 +54,11 @@ pub(super) fn to_target(
     target: Target,
 ) -> Result<Path, StartError> {
     let whole = path(found, namespace)?;
-    let (mut hole, mut above) = (whole.gap.clone(), whole.keep.first().copied());
-    while let (Some(behind), Some(first)) = (hole, above) {
-        let part = below(found, namespace, Some(first))?;
+    let mut hole = whole.gap.clone();
+    while let Some(behind) = hole {
+        let part = below(found, namespace, Some(behind.begin()))?;
         // Of a lineage that others have left, what lies behind the fork is another history.
-        let left_at = part.left_at(found, first);
+        let left_at = part.left_at(found, behind.begin());
         if part.gap.is_none() && part.leads_to(found, target, left_at) {
             let hole_behind = match behind {
                 Gap::Missing(from, to) => Some((from, to)),
@@ -61,7 +71,7 @@ pub(super) fn to_target(
             }
             .up_to(found, target));
         }
-        (hole, above) = (part.gap, part.keep.first().copied());
+        hole = part.gap;
     }
     Ok(match whole.gap {
         None => whole.up_to(found, target),
@@ -138,9 +148,11 @@ fn below(
             _ => {
                 if segment.info.header.first_lsn > at.next() {
                     gap = Some(match found.bad.get(&before.id) {
-                        Some(damaged) => {
-                            Gap::Damaged(damaged.to_string(), "Records behind it are here")
-                        }
+                        Some(damaged) => Gap::Damaged(
+                            before.id,
+                            damaged.to_string(),
+                            "Records behind it are here",
+                        ),
                         None => Gap::Missing(lowest_missing(found, &foreign, before.id), before.id),
                     });
                 } else if found
@@ -268,9 +280,9 @@ fn unknown_above(found: &Findings, foreign: &[SegmentId], tip: SegmentId) -> Opt
         });
     let (id, _) = unknown?;
     let begin = SegmentId::new(id.get() / SegmentId::LINEAGE_STEP * SegmentId::LINEAGE_STEP);
-    if let Some((_, damaged)) = found.bad.range(begin..*id).next() {
+    if let Some((id, damaged)) = found.bad.range(begin..*id).next() {
         let why = "It begins a lineage, so nobody can say whether that continues the state";
-        return Some(Gap::Damaged(damaged.to_string(), why));
+        return Some(Gap::Damaged(*id, damaged.to_string(), why));
     }
     let last = SegmentId::new(id.get() - 1);
     (begin <= last).then_some(Gap::Missing(begin.max(SegmentId::FIRST), last))
@@ -320,7 +332,7 @@ impl Path {
     pub(super) fn whole(&self, found: &Findings) -> Result<(), StartError> {
         match &self.gap {
             None => Ok(()),
-            Some(Gap::Damaged(damage, why)) => Err(StartError::DamagedSegment {
+            Some(Gap::Damaged(_, damage, why)) => Err(StartError::DamagedSegment {
                 damage: damage.clone(),
                 why,
             }),
