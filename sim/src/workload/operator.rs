@@ -316,6 +316,10 @@ impl Desk {
         self.backups.lock().disturbed = true;
     }
 
+    pub fn are_backups_disturbed(&self) -> bool {
+        self.backups.lock().disturbed
+    }
+
     /// P9: what was published is there after every end of the node.
     pub fn check_published(&self) {
         let folder = format!("{DATA}/backups/{}", self.shared.namespace);

@@ -429,7 +429,13 @@ impl Path {
         let lineage = found.segments[self.keep.last()?].info.header.lineage;
         let newest_first = found.segments.range(above..).rev();
         let ours = newest_first.filter(|(id, _)| !self.foreign.contains(id));
-        let mut histories = ours.filter_map(|(_, s)| found.history(s.info.header.lineage));
+        let mut lineages = ours.map(|(_, s)| s.info.header.lineage).peekable();
+        let newest = *lineages.peek()?;
+        let mut histories = lineages.filter_map(|l| found.history(l)).peekable();
+        if histories.peek().is_none() && newest != lineage {
+            // Nobody can say where: nothing but the state counts.
+            return Some((lineage, found.stands_at()));
+        }
         let ancestor = histories.find_map(|h| h.ancestors.iter().find(|a| a.lineage == lineage));
         ancestor.map(|a| (lineage, a.fork))
     }
