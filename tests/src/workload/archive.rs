@@ -142,9 +142,11 @@ pub fn sealed_end(http: &mut Client) -> (u64, String) {
     };
     let listed = get(http, "wal/segments");
     let segments = listed["segments"].as_array().expect("a list").iter();
+    // By id: a parent's segment with the fork inside may end at a higher LSN than what follows the fork.
     let sealed = segments.filter(|s| s["state"] == "sealed");
-    let last = sealed.filter_map(|s| s["lastLsn"].as_u64()).max();
-    let lsn = last.unwrap_or_else(|| panic!("no sealed segment: {listed}"));
+    let last = sealed.max_by_key(|s| s["segmentId"].as_u64());
+    let lsn = last.and_then(|s| s["lastLsn"].as_u64());
+    let lsn = lsn.unwrap_or_else(|| panic!("no sealed segment: {listed}"));
     let answer = get(http, &format!("digest?lsn={lsn}"));
     assert_eq!(answer["lsn"], lsn);
     (lsn, answer["digest"].as_str().expect("a digest").to_owned())
