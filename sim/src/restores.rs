@@ -36,16 +36,27 @@ pub struct Coverage {
 }
 
 impl Coverage {
-    pub fn of(archive: &Archive, truth: &Truth, mut lineage: Id) -> Coverage {
+    pub fn of(archive: &Archive, truth: &Truth, lineage: Id) -> Coverage {
         // A lineage of which nothing has been archived yet cannot be asked for: its parent can.
-        let known = |id: Id| {
-            archive.snapshots.iter().any(|s| s.lineage == id)
-                || archive
-                    .segments
-                    .values()
-                    .any(|b| log::segment(b).is_some_and(|s| s.lineage == id))
-        };
-        while !known(lineage)
+        Coverage::of_nearest(archive, truth, lineage, |id| {
+            archive.snapshots.iter().any(|s| s.lineage == id) || archive.has_segment_of(id)
+        })
+    }
+
+    /// The same, of what segments alone tell: a lineage known by its snapshots only is none.
+    pub fn of_segments(&self, archive: &Archive, truth: &Truth) -> Coverage {
+        Coverage::of_nearest(archive, truth, self.lineage, |id| {
+            archive.has_segment_of(id)
+        })
+    }
+
+    fn of_nearest(
+        archive: &Archive,
+        truth: &Truth,
+        mut lineage: Id,
+        is_known: impl Fn(Id) -> bool,
+    ) -> Coverage {
+        while !is_known(lineage)
             && let Some(Some((parent, _))) = truth.lineages().get(&lineage)
         {
             lineage = *parent;
@@ -176,8 +187,12 @@ pub struct Bench<'a> {
 
 impl Bench<'_> {
     /// One restore, the `number`th, to a target that chance draws; what is wrong, in words.
-    pub fn one(&self, coverage: &Coverage, number: u64, tally: &mut Tally) -> Vec<String> {
+    pub fn one(&self, all: &Coverage, number: u64, tally: &mut Tally) -> Vec<String> {
         let mut r = Random::keyed(self.seed, b"restore", number);
+        // A folder of copies shows the history of its newest segment, whatever snapshots tell elsewhere.
+        let by_copy = r.below(3) == 0;
+        let folder = by_copy.then(|| all.of_segments(self.archive, self.truth));
+        let coverage = folder.as_ref().unwrap_or(all);
         let furthest = coverage.furthest();
         if furthest == 0 {
             return Vec::new();
@@ -199,8 +214,7 @@ impl Bench<'_> {
             }
             _ => 1 + r.below(furthest),
         };
-        let (target, mut expected) = self.aim(coverage, aim, lsn, &mut r);
-        let by_copy = r.below(3) == 0;
+        let (target, expected) = self.aim(coverage, aim, lsn, &mut r);
         let seed = r.draw();
         let what = format!(
             "restore {number} to {target:?} by {}",
@@ -213,20 +227,6 @@ impl Bench<'_> {
                 .map(|engine| (engine, 0)),
         };
         let mut wrong = Vec::new();
-        // A moment just behind a fork, and nothing of the new lineage at hand: a folder with the parent's
-        // segments alone passes it in those, and stands at the fork in both histories.
-        if let (Ok((engine, _)), None, Target::Time(time), true) =
-            (&done, expected, target, by_copy)
-        {
-            let stands = engine.applied().get() - 1;
-            let stamp = |n| self.truth.record(coverage.lineage, n).map(|r| r.stamp);
-            let last = stamp(stands).is_some_and(|s| s <= time.micros())
-                && stamp(stands + 1).is_some_and(|s| s > time.micros());
-            let nothing_newer = !coverage.has_more_than(stands);
-            if last && nothing_newer && coverage.forks.contains(&stands) {
-                expected = Some(stands);
-            }
-        }
         match (done, expected) {
             (Ok((engine, base)), Some(lsn)) => {
                 tally.compared += 1;
@@ -242,13 +242,12 @@ impl Bench<'_> {
                 wrong.extend(self.compare(&engine, coverage.lineage, lsn));
             }
             (Err(_), None) => tally.refused += 1,
-            // No segment of the newest lineage is at hand, only snapshots: a folder with the parent's
-            // segments shows the parent's history, also behind the fork.
-            (Ok(_), None)
-                if by_copy && coverage.forks.iter().any(|f| !coverage.has_more_than(*f)) => {}
-            // A folder with a hole, and nothing in it tells that the target lies before a fork.
-            (Err(why), Some(_))
-                if by_copy && coverage.beginnings_lack && why.contains("wal gap") =>
+            // A folder with a hole behind the target, and nothing in it tells that this lies before a fork.
+            (Err(why), Some(lsn))
+                if by_copy
+                    && coverage.beginnings_lack
+                    && coverage.has_more_than(coverage.reach(lsn))
+                    && why.contains("wal gap") =>
             {
                 tally.refused += 1;
             }

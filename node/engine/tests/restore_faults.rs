@@ -459,3 +459,32 @@ fn a_segment_of_another_namespace_under_a_needed_name_is_named_in_the_gap() {
     }
     assert!(all_below(&w.home) == before, "nothing was changed");
 }
+
+/// The folder after `forked`, copied back without the first segment of the child: what the parent wrote
+/// behind the fork is there, and nothing tells where the child left it.
+#[test]
+fn without_the_record_of_a_fork_no_target_is_looked_for_in_the_older_branch() {
+    let (w, _, first) = forked();
+    let fork = *w
+        .model
+        .at
+        .range(Lsn::new(w.snapshot_lsn.get() + 20)..)
+        .next()
+        .unwrap()
+        .0;
+    let put = || {
+        w.put_backups();
+        fs::remove_file(w.home.join("wal").join(first.file_name())).unwrap();
+    };
+    for target in [fork.next().next(), fork, w.snapshot_lsn.next()] {
+        put();
+        match w.open(&w.to(Target::Lsn(target))) {
+            Err(StartError::Gap { .. }) => {}
+            other => panic!("{target}: {:?}", other.map(|r| r.notes)),
+        }
+    }
+    // The state itself needs nothing of the log.
+    put();
+    let rig = w.open(&w.to(Target::Lsn(w.snapshot_lsn))).unwrap();
+    rig::same(&rig.keys(), &w.model.at[&w.snapshot_lsn].keys);
+}

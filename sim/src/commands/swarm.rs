@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use serde_json::json;
 
 use super::{Found, pool};
+use crate::page::escape;
 use crate::plan::Profile;
 use crate::report::Report;
 
@@ -84,7 +85,7 @@ const REACHED: &[&str] = &[
 pub fn run(options: &Options) -> anyhow::Result<Found> {
     let (from, to) = options.range()?;
     ensure!(options.jobs > 0, "--jobs is at least 1");
-    let begun = now();
+    let begun = pool::now();
     let until = options.minutes.map(|m| Duration::from_secs_f64(m * 60.0));
     let late = || until.is_some_and(|most| begun.elapsed() > most);
     let mut reports: Vec<Report> = Vec::new();
@@ -128,11 +129,6 @@ pub fn run(options: &Options) -> anyhow::Result<Found> {
         }
     }
     Ok(found)
-}
-
-#[allow(clippy::disallowed_methods)]
-fn now() -> Instant {
-    Instant::now()
 }
 
 /// All runs together.
@@ -228,11 +224,6 @@ impl Summary {
 }
 
 fn junit(reports: &[Report]) -> String {
-    let escape = |text: &str| {
-        text.replace('&', "&amp;")
-            .replace('<', "&lt;")
-            .replace('"', "&quot;")
-    };
     let cases = reports.iter().map(|r| {
         let failures = r
             .findings

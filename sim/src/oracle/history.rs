@@ -45,6 +45,15 @@ pub struct History {
     pub refused: u64,
 }
 
+/// The newest write of a lineage among what was told.
+pub fn acknowledged(told: &[Told], lineage: Id) -> u64 {
+    let lsns = told.iter().filter_map(|t| match t.what {
+        Answer::Written { lsn, .. } if t.lineage == lineage => Some(lsn),
+        _ => None,
+    });
+    lsns.max().unwrap_or(0)
+}
+
 impl History {
     /// What was told and is not so.
     pub fn check(&self, truth: &Truth) -> Vec<String> {

@@ -196,7 +196,13 @@ impl Run<'_> {
             let truth = self.desk.truth.lock();
             match way {
                 Way::KeepLog => Coverage::of(&live, &truth, lineage),
-                _ => Coverage::of(&self.desk.archive.lock(), &truth, lineage),
+                Way::CopyAll => {
+                    let archive = self.desk.archive.lock();
+                    Coverage::of(&archive, &truth, lineage).of_segments(&archive, &truth)
+                }
+                Way::Udbctl | Way::SnapshotOnly => {
+                    Coverage::of(&self.desk.archive.lock(), &truth, lineage)
+                }
             }
         };
         if coverage.bases.is_empty() {

@@ -9,7 +9,7 @@ use unisondb_platform::memory::MemoryDisk;
 
 use super::node::Node;
 use crate::invariants::{self, Seen};
-use crate::oracle::history::Answer;
+use crate::oracle::history::{Answer, acknowledged};
 use crate::oracle::log::Id;
 use crate::oracle::truth::{Truth, hex};
 use crate::workload::client::Shared;
@@ -40,16 +40,6 @@ impl Side {
         self.truth.lock().collect(disk, self.namespace())
     }
 
-    /// The newest write of which anybody has been told.
-    pub fn newest_acknowledged(&self, lineage: Id) -> u64 {
-        let history = self.shared.history.lock();
-        let lsns = history.told.iter().filter_map(|t| match t.what {
-            Answer::Written { lsn, .. } if t.lineage == lineage => Some(lsn),
-            _ => None,
-        });
-        lsns.max().unwrap_or(0)
-    }
-
     /// How many writes were acknowledged.
     pub fn acknowledged(&self) -> usize {
         let history = self.shared.history.lock();
@@ -65,7 +55,10 @@ impl Side {
             return Vec::new();
         };
         let mut truth = self.truth.lock();
-        truth.settle(lineage, self.newest_acknowledged(lineage));
+        truth.settle(
+            lineage,
+            acknowledged(&self.shared.history.lock().told, lineage),
+        );
         let committed = truth.committed(lineage);
         let log = node.log(self.namespace());
         let records = log.iter().filter(|l| l.2.lineage == lineage);

@@ -14,7 +14,7 @@ use unisondb_platform::memory::MemoryDisk;
 
 use super::client::Shared;
 use super::http::Http;
-use crate::oracle::history::Answer;
+use crate::oracle::history::acknowledged;
 use crate::oracle::log::{self, Id};
 use crate::oracle::truth::{Source, Truth, unhex};
 use crate::trace::What;
@@ -26,6 +26,13 @@ pub struct Archive {
     /// Segments by file name.
     pub segments: BTreeMap<String, Vec<u8>>,
     pub snapshots: Vec<Snapshot>,
+}
+
+impl Archive {
+    pub fn has_segment_of(&self, lineage: Id) -> bool {
+        let mut segments = self.segments.values();
+        segments.any(|bytes| log::segment(bytes).is_some_and(|s| s.lineage == lineage))
+    }
 }
 
 /// A snapshot, and what the node said of it.
@@ -196,11 +203,7 @@ impl Desk {
         };
         if let (Some((_, ends)), true) = (archived_to, answer["sealed"] == true) {
             let told = &self.shared.history.lock().told[..before];
-            let acked = told.iter().filter_map(|t| match t.what {
-                Answer::Written { lsn, .. } if t.lineage == lineage => Some(lsn),
-                _ => None,
-            });
-            let acked = acked.max().unwrap_or(0);
+            let acked = acknowledged(told, lineage);
             if ends < acked {
                 self.find(&format!(
                     "P8: a sealing WAL backup ends at record {ends}, {acked} had been acknowledged"
@@ -265,11 +268,7 @@ impl Desk {
             return;
         };
         let told = &self.shared.history.lock().told[..before];
-        let acked = told.iter().filter_map(|t| match t.what {
-            Answer::Written { lsn, .. } if t.lineage == lineage => Some(lsn),
-            _ => None,
-        });
-        let acked = acked.max().unwrap_or(0);
+        let acked = acknowledged(told, lineage);
         if lsn < acked {
             self.find(&format!(
                 "P8: a snapshot stands at record {lsn}, {acked} had been acknowledged"

@@ -176,7 +176,7 @@ impl Catalog {
             },
             head => match readable(thing.body) {
                 Err(e) => Err(format!("it cannot be unpacked: {e}")),
-                Ok(()) if head.is_empty() && kind_by_name(place.name()) == Some("a snapshot") => {
+                Ok(()) if head.is_empty() && kind_by_name(place.name()).is_some() => {
                     Err("it is empty (0 bytes)".to_owned())
                 }
                 Ok(()) if let Some(kind) = kind_by_name(place.name()) => Err(format!(

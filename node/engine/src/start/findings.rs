@@ -9,11 +9,13 @@ use std::sync::Arc;
 use unisondb_platform::{Access, Disk, DiskExt, EntryKind, File, FileExt, Platform};
 use unisondb_store::image::{self, Image};
 use unisondb_store::{Source, Trailer};
-use unisondb_types::{Command, Digest, LineageId, LineageRecord, Lsn, SegmentId, Stamp, codec};
+use unisondb_types::{
+    Command, Digest, LineageId, LineageRecord, Lsn, SegmentId, Stamp, Target, codec,
+};
 use unisondb_wal::{SegmentError, SegmentInfo, SegmentReader, Surveyed, raft_state};
 
 use super::files::{self, Places, RecoveryToml, Restoring};
-use super::{Folders, StartError};
+use super::{Folders, Request, StartError};
 use crate::state::entry;
 use crate::state::position::{self, Position};
 use crate::state::table;
@@ -89,8 +91,8 @@ pub(super) struct Findings {
     pub(super) bad: BTreeMap<SegmentId, unisondb_wal::Error>,
     /// The records that lineages begin with, of those whose first segment is here.
     pub(super) lineages: BTreeMap<LineageId, LineageRecord>,
-    /// Of a restored folder: stamps of the records at which other lineages left a lineage, as far as those
-    /// records are here.
+    /// When a restore to a time is asked for: stamps of the records at which other lineages left a lineage,
+    /// as far as those records are here.
     pub(super) forks: BTreeMap<(LineageId, Lsn), Stamp>,
     pub(super) strangers: Vec<String>,
     pub(super) raft: raft_state::Found,
@@ -101,7 +103,11 @@ pub(super) struct Findings {
 }
 
 /// Looks at everything.
-pub(super) fn look(platform: &Platform, folders: &Folders) -> Result<Findings, StartError> {
+pub(super) fn look(
+    platform: &Platform,
+    folders: &Folders,
+    request: &Request,
+) -> Result<Findings, StartError> {
     let disk = platform.disk.as_ref();
     let places = Places::of(&folders.home);
     let db = look_at_db(disk, &places)?;
@@ -120,38 +126,62 @@ pub(super) fn look(platform: &Platform, folders: &Folders) -> Result<Findings, S
         places,
     };
     look_at_wal(disk, &mut found)?;
-    // Of our own folder all of the log counts, and no target.
-    let restored = matches!(found.raft, raft_state::Found::Missing);
-    if restored || matches!(found.db, Db::Image { .. }) {
-        found.forks = stamps_at_forks(disk, &found);
+    if is_time_asked_for(&found, request) {
+        found.forks = stamps_at_forks(disk, &found)?;
     }
     Ok(found)
 }
 
-/// Reads the stamps of the records at forks. One that cannot be read is none.
-fn stamps_at_forks(disk: &dyn Disk, found: &Findings) -> BTreeMap<(LineageId, Lsn), Stamp> {
+/// Whether a restore to a time is asked for, by a flag, a file, or one that is under way.
+fn is_time_asked_for(found: &Findings, request: &Request) -> bool {
+    let in_file = found.recovery.as_ref().and_then(|r| r.target().ok()?);
+    let under_way = found.restoring.as_ref().map(|r| Target::from(r.target));
+    let mut targets = [request.target, in_file, under_way].into_iter().flatten();
+    targets.any(|t| matches!(t, Target::Time(_) | Target::BeforeTime(_)))
+}
+
+/// The stamps of the records at forks, read where a segment goes on behind one. One that lies behind
+/// damage is not known.
+fn stamps_at_forks(
+    disk: &dyn Disk,
+    found: &Findings,
+) -> Result<BTreeMap<(LineageId, Lsn), Stamp>, StartError> {
     let in_state = found.db.state().map(|s| &s.history);
     let histories = found.lineages.values().chain(in_state);
     let forks: BTreeSet<(LineageId, Lsn)> = histories
         .flat_map(|h| h.ancestors.iter().map(|a| (a.lineage, a.fork)))
         .collect();
-    let stamp = |(lineage, fork): (LineageId, Lsn)| {
+    let mut stamps = BTreeMap::new();
+    for (lineage, fork) in forks {
         let mut segments = found.segments.values();
-        let holds = segments.find(|s| s.info.header.lineage == lineage && s.info.holds(fork))?;
-        if holds.info.last_lsn == Some(fork) {
-            return Some(holds.info.last_stamp);
-        }
-        let mut reader =
-            SegmentReader::open(disk, &found.places.wal.join(&holds.file_name)).ok()?;
-        while let Some(entry) = reader.next().ok()? {
-            if entry.record.lsn == fork {
-                return Some(entry.record.stamp);
+        let holds = |s: &&Found| s.info.header.lineage == lineage && s.info.holds(fork);
+        let Some(segment) = segments.find(holds) else {
+            continue;
+        };
+        let stamp = match segment.info.last_lsn == Some(fork) {
+            true => Some(segment.info.last_stamp),
+            false => stamp_of(disk, &found.places.wal.join(&segment.file_name), fork)?,
+        };
+        stamps.extend(stamp.map(|stamp| ((lineage, fork), stamp)));
+    }
+    Ok(stamps)
+}
+
+/// The stamp of a record in a segment, unless damage lies before it.
+fn stamp_of(disk: &dyn Disk, path: &Path, lsn: Lsn) -> Result<Option<Stamp>, StartError> {
+    let read = || -> Result<Option<Stamp>, SegmentError> {
+        let mut reader = SegmentReader::open(disk, path)?;
+        while let Some(entry) = reader.next()? {
+            if entry.record.lsn == lsn {
+                return Ok(Some(entry.record.stamp));
             }
         }
-        None
+        Ok(None)
     };
-    let stamps = forks.into_iter().filter_map(|at| Some((at, stamp(at)?)));
-    stamps.collect()
+    match read() {
+        Err(SegmentError::Io(e)) => Err(StartError::io(path, e)),
+        found => Ok(found.unwrap_or_default()),
+    }
 }
 
 fn look_at_wal(disk: &dyn Disk, found: &mut Findings) -> Result<(), StartError> {

@@ -310,7 +310,7 @@ pub fn inspect(
     request: &Request,
 ) -> Result<Plan, StartError> {
     let notes = volume::check(platform.disk.as_ref(), &folders.home)?;
-    let found = findings::look(platform, folders)?;
+    let found = findings::look(platform, folders, request)?;
     let mut plan = decide::decide(&found, folders, request)?;
     plan.notes.extend(notes);
     Ok(plan)
@@ -340,10 +340,10 @@ pub fn open_decided(
     decided: impl FnOnce(&Plan) -> Result<(), StartError>,
 ) -> Result<Opened, StartError> {
     let notes = volume::check(platform.disk.as_ref(), &folders.home)?;
-    let mut found = findings::look(platform, folders)?;
+    let mut found = findings::look(platform, folders, request)?;
     let unpacked = unpack::unpack(platform.disk.as_ref(), &found)?;
     if !unpacked.is_empty() {
-        found = findings::look(platform, folders)?;
+        found = findings::look(platform, folders, request)?;
     }
     let mut plan = decide::decide(&found, folders, request)?;
     plan.notes.extend(notes);

@@ -84,7 +84,7 @@ pub(super) fn finish(ground: &Ground<'_>, notes: Vec<Note>) -> Result<Opened, St
     let disk = ground.disk();
     files::retire_recovery(disk, &ground.places)?;
     files::remove_restoring(disk, &ground.places)?;
-    let found = findings::look(ground.platform, ground.folders)?;
+    let found = findings::look(ground.platform, ground.folders, ground.request)?;
     ground.go_on(found.db.state().cloned(), notes)
 }
 
