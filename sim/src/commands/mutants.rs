@@ -87,7 +87,6 @@ pub fn run(options: &Options) -> anyhow::Result<Found> {
         );
         survived += 1;
     }
-    built.put_back()?;
     println!();
     println!(
         "{} of {} planted bugs caught within {} seeds",
@@ -292,13 +291,20 @@ impl Built {
         }
         Ok(())
     }
+}
 
-    /// This program where it was.
-    fn put_back(&self) -> anyhow::Result<()> {
+/// However it ends, this program is where it was: nobody may take a planted bug for the product.
+impl Drop for Built {
+    fn drop(&mut self) {
         // Not written into: cargo keeps another name of that file.
-        std::fs::remove_file(&self.program)?;
-        std::fs::copy(&self.sound, &self.program)?;
-        Ok(())
+        let back = std::fs::remove_file(&self.program)
+            .and_then(|()| std::fs::copy(&self.sound, &self.program));
+        if let Err(e) = back {
+            eprintln!(
+                "{} holds a planted bug now: build it again ({e})",
+                self.program.display()
+            );
+        }
     }
 }
 

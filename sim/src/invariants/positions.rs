@@ -11,9 +11,9 @@ const MEMTABLE_BYTES: u64 = (1 << 20) + limits::PROPOSAL_BYTES as u64;
 
 /// The positions of each namespace as they were last seen in this life.
 #[derive(Default)]
-pub struct Seen(BTreeMap<String, Positions>);
+pub struct Watched(BTreeMap<String, Positions>);
 
-impl Seen {
+impl Watched {
     /// Looks again; what is wrong, in words.
     pub fn look(&mut self, namespace: &str, now: Positions) -> Vec<String> {
         let mut wrong = Vec::new();

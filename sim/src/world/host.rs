@@ -12,7 +12,7 @@ use unisondb_platform::Platform;
 use unisondb_server::config::{self, Invocation};
 use unisondb_server::{Parts, Running, start};
 
-use crate::invariants::positions::Seen;
+use crate::invariants::positions::Watched;
 use crate::world::network::SimListener;
 use crate::world::{DATA, NODE, PORT};
 
@@ -73,7 +73,7 @@ pub async fn run(
     } else {
         // The others are served when one namespace cannot be.
         *status.lock() = broken(&node).map_or(Status::Ready, Status::Broken);
-        let mut seen = Seen::default();
+        let mut seen = Watched::default();
         while !told(&mut stop).await {
             for one in node.registry().namespaces() {
                 if let State::Open { engine, .. } = one.state {
