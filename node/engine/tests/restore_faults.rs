@@ -488,3 +488,36 @@ fn without_the_record_of_a_fork_no_target_is_looked_for_in_the_older_branch() {
     let rig = w.open(&w.to(Target::Lsn(w.snapshot_lsn))).unwrap();
     rig::same(&rig.keys(), &w.model.at[&w.snapshot_lsn].keys);
 }
+
+#[test]
+fn damage_in_a_log_without_a_state_is_named_before_what_then_seems_to_be_missing() {
+    // The one segment that there is, and the first of many.
+    for alone in [true, false] {
+        let w = small_world();
+        w.empty("db");
+        let all = segments(&w.home.join("wal"));
+        if alone {
+            all[1..].iter().for_each(|s| fs::remove_file(s).unwrap());
+        }
+        let good = fs::read(&all[0]).unwrap();
+        // In the first record, and in the header.
+        for at in [256 + 20, 9] {
+            let mut bytes = good.clone();
+            bytes[at] ^= 1;
+            fs::write(&all[0], bytes).unwrap();
+            let before = all_below(&w.home);
+            match w.open(&request()) {
+                Err(e @ StartError::DamagedSegment { .. }) if e.is_damage() => {
+                    let e = e.to_string();
+                    let name = all[0].file_name().unwrap().to_str().unwrap();
+                    assert!(e.contains(name), "{e}");
+                    assert!(e.contains("no state in db/"), "{e}");
+                }
+                other => panic!("{alone}, {at}: {:?}", other.map(|r| r.notes)),
+            }
+            assert!(all_below(&w.home) == before, "nothing was changed");
+        }
+        fs::write(&all[0], good).unwrap();
+        w.open(&request()).unwrap();
+    }
+}

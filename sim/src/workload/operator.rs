@@ -176,6 +176,7 @@ impl Desk {
         };
         let mut newest = after;
         let mut ends = 0;
+        let mut whole = true;
         for backup in backups {
             let (Some(id), Some(path)) = (backup["segmentId"].as_u64(), backup["path"].as_str())
             else {
@@ -186,14 +187,20 @@ impl Desk {
                 self.find(&format!("B19: segment {id} was given behind {newest}"));
             }
             newest = id;
-            ends = self.keep(id, path).unwrap_or(ends);
+            match self.keep(id, path) {
+                Some(end) => ends = end,
+                None => whole = false,
+            }
         }
         *self.last_segment.lock() = newest;
         if !backups.is_empty() {
             self.shared.counters.add("segments were archived");
         }
-        // P8: what was acknowledged before the call is in what has been archived by now.
-        let Some(lineage) = lineage else { return };
+        // P8: what was acknowledged before the call is in what has been archived by now. (Where the disk
+        // has lost it again already, nobody can say what was in it.)
+        let Some(lineage) = lineage.filter(|_| whole) else {
+            return;
+        };
         let archived_to = {
             let mut seen = self.backups.lock();
             if ends > 0 {

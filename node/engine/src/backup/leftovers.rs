@@ -10,7 +10,8 @@
 //! | `NAME.tmp` | none yet, or those that an LMDB file begins with |
 //! | `NAME.sha256.tmp` | none yet, or the beginning of `SUM  NAME` |
 //!
-//! where `NAME` is one that a request can ask for. What a live call writes stays: its target is
+//! where `NAME` is one that a request can ask for. None yet: no bytes, or zeroes in a first sector that
+//! a power loss took; a draft's first sector is on the medium before anything behind it is written. What a live call writes stays: its target is
 //! locked ([`Targets`]), and nobody begins on it while it is looked at.
 
 use std::io;
@@ -20,11 +21,9 @@ use unisondb_platform::{Access, EntryKind};
 use unisondb_types::SegmentId;
 
 use super::BackupError;
-use super::publish::{SHA256, TMP, Targets};
+use super::publish::{HEAD_BYTES, SHA256, TMP, Targets};
 use super::root::{Asked, Folder};
 
-/// Enough to know the beginning of an LMDB file, or a whole checksum line.
-const HEAD_BYTES: usize = 512;
 /// Where LMDB's magic number stands, and the number, in the two orders of bytes.
 const MAGIC_AT: std::ops::Range<usize> = 16..20;
 const MAGIC: [[u8; 4]; 2] = [[0xde, 0xc0, 0xef, 0xbe], [0xbe, 0xef, 0xc0, 0xde]];
@@ -75,18 +74,22 @@ fn is_begun(folder: &Folder, name: &str, finished: &str, made: &str) -> bool {
     if !can_be_asked_for {
         return false;
     }
+    if head.len() <= HEAD_BYTES && head.iter().all(|b| *b == 0) {
+        return true;
+    }
     if finished == made {
         let magic = head.get(MAGIC_AT);
-        return head.is_empty() || MAGIC.iter().any(|m| magic == Some(m));
+        return MAGIC.iter().any(|m| magic == Some(m));
     }
     let (sum, rest) = head.split_at(head.len().min(SUM_DIGITS));
     let is_digit = |b: &u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
     sum.iter().all(is_digit) && format!("  {made}\n").as_bytes().starts_with(rest)
 }
 
+/// The first sector, and one byte more if there is one.
 fn head(folder: &Folder, name: &str) -> io::Result<Vec<u8>> {
     let file = folder.disk.open(&folder.path(name), Access::Read)?;
-    let mut head = vec![0; HEAD_BYTES];
+    let mut head = vec![0; HEAD_BYTES + 1];
     let mut len = 0;
     while len < head.len() {
         match file.read_at(&mut head[len..], len as u64) {

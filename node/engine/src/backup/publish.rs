@@ -13,7 +13,7 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex};
 use sha2::{Digest as _, Sha256};
 use unisondb_platform::{Access, Disk, DiskExt, File, FileExt, Platform};
-use unisondb_types::Sha256Sum;
+use unisondb_types::{SegmentId, Sha256Sum};
 
 use super::BackupError;
 use super::early::Early;
@@ -24,6 +24,9 @@ use crate::pace::Pace;
 pub(super) const TMP: &str = ".tmp";
 /// What ends the name of a file's checksum file.
 pub(super) const SHA256: &str = ".sha256";
+/// A sector: the least that a disk writes whole. Enough to know the beginning of an LMDB file by, or for
+/// a whole checksum line.
+pub(super) const HEAD_BYTES: usize = 512;
 /// Backups leave this much of a volume to the log that may lie on it too, in bytes...
 const SPARE_BYTES: u64 = 64 << 20;
 /// ...or this part of it, if that is less: a small volume of their own is theirs to fill.
@@ -105,9 +108,16 @@ impl<'f> Draft<'f> {
             self.unlooked = 0;
             room(self.folder)?;
         }
-        self.file
-            .write_all_at(bytes, self.len)
-            .map_err(|e| self.failed(e))?;
+        // First what a dead call's draft is known by: a power loss takes sectors in any order. (A segment's
+        // is known by its name.)
+        let known = self.len > 0 || SegmentId::parse_file_name(&self.name).is_some();
+        let written = match bytes.split_at_checked(HEAD_BYTES).filter(|_| !known) {
+            Some((head, rest)) => (self.file.write_all_at(head, 0))
+                .and_then(|()| self.file.sync())
+                .and_then(|()| self.file.write_all_at(rest, HEAD_BYTES as u64)),
+            None => self.file.write_all_at(bytes, self.len),
+        };
+        written.map_err(|e| self.failed(e))?;
         self.len += bytes.len() as u64;
         match &mut self.long {
             Some(long) => long.wrote(bytes.len(), &*self.file),

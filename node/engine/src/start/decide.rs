@@ -10,6 +10,9 @@ use super::findings::{Db, Findings};
 use super::path::{Path, path, to_target};
 use super::{Folders, Note, OnGap, Request, StartError};
 
+/// Why no damage in the log is passed over without a state.
+const NO_STATE: &str = "There is no state in db/, so all of the log is needed";
+
 /// What a start will do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -262,6 +265,17 @@ pub(super) fn decide(
                 .map(|id| found.segments[id].info.header.first_lsn);
             let late = path.keep.first() == found.segments.keys().next();
             if first != Some(Lsn::FIRST) && (late || path.keep.is_empty()) {
+                // What is damaged comes before what then seems to be missing.
+                let unreadable = match path.keep.first() {
+                    Some(first) => found.bad.range(..first).next_back(),
+                    None => found.bad.iter().next_back(),
+                };
+                if let Some((_, damaged)) = unreadable {
+                    return Err(StartError::DamagedSegment {
+                        damage: damaged.to_string(),
+                        why: NO_STATE,
+                    });
+                }
                 return Err(StartError::Corrupted {
                     path: found.places.data.clone(),
                     why: format!(
@@ -413,11 +427,13 @@ fn named(found: &Findings, folders: &Folders) -> Result<Namespace, StartError> {
             found.places.data.display()
         ))),
         (Some(name), _) | (None, Some(name)) => Ok(name.clone()),
-        (None, None) => found
-            .segments
-            .values()
-            .next()
-            .map(|s| s.info.header.namespace.clone())
-            .ok_or_else(|| StartError::Nothing(found.places.home.clone())),
+        (None, None) => match (found.segments.values().next(), found.bad.values().next()) {
+            (Some(segment), _) => Ok(segment.info.header.namespace.clone()),
+            (None, Some(damaged)) => Err(StartError::DamagedSegment {
+                damage: damaged.to_string(),
+                why: NO_STATE,
+            }),
+            (None, None) => Err(StartError::Nothing(found.places.home.clone())),
+        },
     }
 }

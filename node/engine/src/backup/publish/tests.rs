@@ -237,6 +237,35 @@ fn a_long_file_stops_before_it_has_taken_the_logs_room() {
 }
 
 #[test]
+fn what_a_draft_is_known_by_is_on_the_medium_before_the_rest_is_written() {
+    let disk = MemoryDisk::default();
+    let dynamic: Arc<dyn Disk> = Arc::new(disk.clone());
+    let asked = Asked::folder(".").unwrap();
+    let folder = Folder::reach(&dynamic, Path::new(ROOT), &asked, Missing::Make)
+        .unwrap()
+        .unwrap();
+    let block = vec![1; 4 << 10];
+    let kinds_of = |name: &str| -> Vec<OpKind> {
+        let first = disk.ops();
+        let mut draft = Draft::begin(&folder, name).unwrap();
+        draft.write(&block).unwrap();
+        draft.write(&block).unwrap();
+        let of_file = disk.log().into_iter().filter(|o| o.number >= first);
+        of_file
+            .map(|o| o.kind)
+            .filter(|k| matches!(k, OpKind::Write | OpKind::Sync))
+            .collect()
+    };
+    let (write, sync) = (OpKind::Write, OpKind::Sync);
+    assert_eq!(kinds_of("a.db"), [write, sync, write, write]);
+    // Known by their names, whatever is in them.
+    assert_eq!(kinds_of("000000001.wal"), [write, write]);
+    disk.inject(Rule::once(OpKind::Sync, ROOT, Effect::Eio));
+    let failed = Draft::begin(&folder, "b.db").unwrap().write(&block);
+    assert!(matches!(failed, Err(BackupError::Io { .. })), "{failed:?}");
+}
+
+#[test]
 fn a_failed_early_sync_ends_the_file() {
     let disk = MemoryDisk::default();
     let dynamic: Arc<dyn Disk> = Arc::new(disk.clone());
@@ -246,6 +275,7 @@ fn a_failed_early_sync_ends_the_file() {
         .unwrap();
     let platform = memory::platform_on(&disk, &MemoryClock::default(), 1);
     let mut draft = Draft::begin(&folder, "x").unwrap().long(&platform);
+    draft.write(&[1; 513]).unwrap();
     disk.inject(Rule::once(OpKind::Sync, ROOT, Effect::Eio));
     draft.write(&vec![1; 16 << 20]).unwrap();
     assert!(matches!(draft.sync(), Err(BackupError::Io { .. })));
@@ -267,6 +297,7 @@ fn a_long_file_is_synced_in_small_steps_while_a_log_is_written() {
         .unwrap();
     let mut draft = Draft::begin(&folder, "x").unwrap().long(&platform);
     let syncs = || disk.log().iter().filter(|o| o.kind == OpKind::Sync).count();
+    draft.write(&[1; 513]).unwrap();
     let before = syncs();
     let mebibyte = vec![1; 1 << 20];
     for _ in 0..4 {

@@ -105,3 +105,31 @@ fn power_lost_at_any_operation_of_a_snapshot_leaves_the_old_one_or_the_new_one()
     let operations = sweep(|node| node.snapshot("a").map(drop), done, check);
     assert!(operations >= 10, "{operations}");
 }
+
+#[test]
+fn what_a_power_loss_left_of_a_snapshot_goes_with_the_next_one_of_another_name() {
+    let ready = || {
+        let (mut node, disk, clock) = in_memory();
+        node.fill(2);
+        node.engine.flush().unwrap();
+        (node, disk, clock)
+    };
+    let (node, disk, _) = ready();
+    let first = disk.ops();
+    node.snapshot("a").unwrap();
+    for n in first..disk.ops() {
+        let (node, disk, clock) = ready();
+        disk.freeze_at(n);
+        drop(node.snapshot("a"));
+        for seed in 0..20 {
+            let after = disk.crash(seed);
+            let again = Node::start(&platform_on(&after, &clock, seed), Path::new("/data"));
+            again.snapshot("b").unwrap();
+            let left = again.names("");
+            assert!(
+                left.iter().all(|n| !n.ends_with(".tmp")),
+                "power lost at {n}, seed {seed}: {left:?}"
+            );
+        }
+    }
+}
