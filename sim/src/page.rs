@@ -243,7 +243,8 @@ fn chart(canvas: &mut Canvas, told: &Timeline) {
     canvas.y = bottom + BAR + 2.0;
     for part in 0..=4u32 {
         let at = told.end * part / 4;
-        let (x, y, text) = (canvas.x(at) - 12.0, canvas.y, at.as_secs());
+        let left = if part == 4 { 20.0 } else { 12.0 };
+        let (x, y, text) = (canvas.x(at) - left, canvas.y, at.as_secs());
         canvas.draw(&format!("<text x=\"{x:.1}\" y=\"{y:.1}\">{text} s</text>"));
     }
 }

@@ -15,6 +15,8 @@ use crate::world::{DATA, lmdb};
 
 /// How long an orderly stop may take, in simulated time.
 const STOP_MS: u64 = 70_000;
+/// What a disk writes whole, in bytes.
+const SECTOR: usize = 512;
 
 impl Run<'_> {
     pub(super) fn act(&mut self, act: &Act) {
@@ -329,7 +331,7 @@ impl Run<'_> {
                 drop(archive);
                 let path = format!("{DATA}/backups/{NAMESPACE}/snapshots/latest.db.tmp");
                 // Where the disk says no there is none.
-                if overwrite(&disk, Path::new(&path), &bytes).is_ok() {
+                if leave(&disk, Path::new(&path), &bytes).is_ok() {
                     self.fault_until("stale temporary file", &path, None);
                 }
             }
@@ -337,15 +339,19 @@ impl Run<'_> {
     }
 }
 
-/// Writes a file as another program would, over what may be there.
-fn overwrite(disk: &MemoryDisk, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+/// Leaves a file as a call leaves it that died while it wrote (a file's first sector is on the medium
+/// before the rest is written), over what may be there.
+fn leave(disk: &MemoryDisk, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let disk = plain(disk);
     if disk.exists(path)? {
         disk.remove_file(path)?;
     }
-    disk.open(path, Access::CreateNew)?.write_all_at(bytes, 0)?;
+    let file = disk.open(path, Access::CreateNew)?;
+    let written = (file.write_all_at(&bytes[..SECTOR], 0))
+        .and_then(|()| file.sync())
+        .and_then(|()| file.write_all_at(&bytes[SECTOR..], SECTOR as u64));
     // What a failing disk made of it is nothing that a call leaves.
-    match disk.read(path, 1 << 30) {
+    match written.and_then(|()| disk.read(path, 1 << 30)) {
         Ok(there) if there == bytes => Ok(()),
         _ => disk.remove_file(path),
     }
