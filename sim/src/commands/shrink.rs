@@ -34,19 +34,25 @@ pub fn shrink(what: &str, profile: Profile, to: Option<&Path>) -> anyhow::Result
                 plan = candidate;
                 parts = parts.saturating_sub(1).max(2);
                 eprintln!("{} events", plan.events.len());
+                // Kept at each step: shrinking may take longer than whoever waits for it.
+                if let Some(to) = to {
+                    write(&plan, to)?;
+                }
             }
             None if size == 1 => break,
             None => parts = (parts * 2).min(plan.events.len()),
         }
     }
-    let text = serde_json::to_string_pretty(&plan)?;
     match to {
-        Some(path) => {
-            std::fs::write(path, text + "\n").with_context(|| path.display().to_string())?
-        }
-        None => println!("{text}"),
+        Some(path) => write(&plan, path)?,
+        None => println!("{}", serde_json::to_string_pretty(&plan)?),
     }
     Ok(Found::Something)
+}
+
+fn write(plan: &Plan, to: &Path) -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(plan)? + "\n";
+    std::fs::write(to, text).with_context(|| to.display().to_string())
 }
 
 /// What a plan finds first, without its numbers.

@@ -87,6 +87,46 @@ fn damage_that_a_later_frame_vouches_beyond_is_refused_not_cut() {
     }
 }
 
+/// Header after header, each pair one frame without payload and one that claims as much as a frame takes.
+fn like_headers(bytes: usize) -> Vec<u8> {
+    let header = |lsn: u64, payload: u32| {
+        let mut h = vec![0x77; 4];
+        h.extend(payload.to_le_bytes());
+        for field in [lsn, 1, 1, 0] {
+            h.extend(field.to_le_bytes());
+        }
+        h.extend([2, 0, 0, 0]);
+        h
+    };
+    let longest = u32::try_from(unisondb_types::limits::FRAME_PAYLOAD_BYTES).unwrap();
+    let pair = [header(10, 0), header(11, longest)].concat();
+    pair.into_iter().cycle().take(bytes).collect()
+}
+
+#[test]
+fn what_looks_like_frames_in_a_damaged_one_does_not_hide_those_behind_it() {
+    let machine = Machine::begun();
+    let wal = machine.open();
+    fill(&wal, 1);
+    let trap = (unisondb_types::Kind::User, like_headers(600).into());
+    wal.append(Term::new(1), time(wal.last().get() + 1), &[trap])
+        .unwrap();
+    wal.commit(wal.sync().unwrap());
+    fill(&wal, 3);
+    let entries = all(&wal, 1);
+    let machine = machine.kill();
+    let trap = &entries[entries.len() - 4];
+    let name = trap.segment.file_name();
+    let mut bad = machine.file(&name);
+    bad[usize::try_from(trap.start()).unwrap() + 10] ^= 1;
+    machine.put(&name, &bad);
+    match machine.try_open(options(), 0) {
+        Err(Error::Damaged { source, .. }) => assert_eq!(source.offset(), Some(trap.start())),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(machine.file(&name), bad, "nothing was touched");
+}
+
 #[test]
 fn a_lost_sector_of_zeroes_is_damage_too_when_something_stands_behind_it() {
     let (machine, entries) = several();
