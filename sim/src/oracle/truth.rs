@@ -2,7 +2,7 @@
 //! state at each.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use unisondb_platform::memory::MemoryDisk;
 
@@ -48,6 +48,18 @@ impl Truth {
             self.read.insert(path, sum);
         }
         wrong
+    }
+
+    /// The same, of segments that were purged before anybody looked. One that was not sealed may hold
+    /// what was never committed.
+    pub fn collect_removed(&mut self, removed: &[(PathBuf, Vec<u8>)], ns: &str) -> Vec<String> {
+        let home = format!("{DATA}/{ns}/wal");
+        let ours = removed.iter().filter(|(path, _)| path.starts_with(&home));
+        let segments = ours.filter_map(|(_, bytes)| Some((log::segment(bytes)?, bytes)));
+        let sealed = segments.filter(|(segment, _)| segment.footer.is_some());
+        sealed
+            .flat_map(|(segment, bytes)| self.add(&segment, bytes, Source::Disk))
+            .collect()
     }
 
     /// Takes over what a segment shows.

@@ -275,6 +275,8 @@ impl Run<'_> {
 
     fn damage(&mut self, what: Damage, draw: u64) {
         let mut r = Random::new(draw);
+        // What it showed until now, nobody may see again.
+        self.collect();
         let disk = self.node.machine.borrow().disk.clone();
         match what {
             Damage::FlipBackup | Damage::SpoilBackup | Damage::LoseBackup => {

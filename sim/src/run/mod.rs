@@ -310,8 +310,13 @@ impl<'p> Run<'p> {
 
     /// Reads what the logs on the disk show.
     fn collect(&mut self) {
-        let disk = self.node.machine.borrow().disk.clone();
-        let wrong = self.sides.iter().flat_map(|side| side.collect(&disk));
+        let (disk, removed) = {
+            let machine = self.node.machine.borrow();
+            let removed = std::mem::take(&mut *machine.removed.lock());
+            (machine.disk.clone(), removed)
+        };
+        let sides = self.sides.iter();
+        let wrong = sides.flat_map(|side| side.collect(&disk, &removed));
         let wrong: Vec<String> = wrong.collect();
         wrong.iter().for_each(|w| self.find(w));
     }

@@ -2,6 +2,7 @@
 //! log has shown. The operator works on the first of [`NAMESPACES`](super::NAMESPACES); what happens
 //! there must leave the other one as it is.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -35,9 +36,13 @@ impl Side {
         &self.shared.namespace
     }
 
-    /// Reads what its log on the disk shows; what is wrong, in words.
-    pub fn collect(&self, disk: &MemoryDisk) -> Vec<String> {
-        self.truth.lock().collect(disk, self.namespace())
+    /// Reads what its log on the disk shows, and showed in segments `removed` since; what is wrong, in
+    /// words.
+    pub fn collect(&self, disk: &MemoryDisk, removed: &[(PathBuf, Vec<u8>)]) -> Vec<String> {
+        let mut truth = self.truth.lock();
+        let mut wrong = truth.collect_removed(removed, self.namespace());
+        wrong.extend(truth.collect(disk, self.namespace()));
+        wrong
     }
 
     /// How many writes were acknowledged.

@@ -1,22 +1,30 @@
 //! [`Watcher`]: sees every operation of a disk: writes it into the trace, counts syncs for
 //! [`SimOffload`](super::offload::SimOffload). What goes wrong is injected as rules by the harness.
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use unisondb_platform::memory::{Effect, OpKind, Operation, Policy};
 
 use crate::trace::Trace;
 
+/// Segments that were removed since somebody last looked: a full volume is made room on at once.
+pub type Removed = Arc<Mutex<Vec<(PathBuf, Vec<u8>)>>>;
+
 /// Watches one boot.
 pub struct Watcher {
     trace: Trace,
+    removed: Removed,
     syncs: AtomicU64,
 }
 
 impl Watcher {
-    pub fn new(trace: &Trace) -> Watcher {
+    pub fn new(trace: &Trace, removed: &Removed) -> Watcher {
         Watcher {
             trace: trace.clone(),
+            removed: removed.clone(),
             syncs: AtomicU64::new(0),
         }
     }
@@ -34,5 +42,11 @@ impl Policy for Watcher {
         }
         self.trace.disk(operation);
         None
+    }
+
+    fn removed(&self, path: &Path, bytes: &dyn Fn() -> Vec<u8>) {
+        if path.extension().is_some_and(|e| e == "wal") {
+            self.removed.lock().push((path.to_owned(), bytes()));
+        }
     }
 }

@@ -17,7 +17,7 @@ use unisondb_platform::memory::{MemoryDisk, MemoryEntropy, Native};
 use crate::plan::Setting;
 use crate::trace::Trace;
 use crate::world::clock::SimClock;
-use crate::world::disk::Watcher;
+use crate::world::disk::{Removed, Watcher};
 use crate::world::offload::SimOffload;
 
 /// Name of the node's host, and of the file system under it in messages.
@@ -38,6 +38,8 @@ pub struct Machine {
     pub status: Arc<Mutex<host::Status>>,
     /// What the process has seen of itself that must not be.
     pub wrong: Arc<Mutex<Vec<String>>>,
+    /// Segments that nobody finds on the disk any more.
+    pub removed: Removed,
     trace: Trace,
     seed: u64,
 }
@@ -56,6 +58,7 @@ impl Machine {
             flags: Vec::new(),
             status: Arc::default(),
             wrong: Arc::default(),
+            removed: Removed::default(),
             trace: trace.clone(),
             seed,
         }
@@ -63,7 +66,7 @@ impl Machine {
 
     /// The seams for a command that an operator runs while the node is down.
     pub fn beside(&self) -> Platform {
-        let watcher = Arc::new(Watcher::new(&self.trace));
+        let watcher = Arc::new(Watcher::new(&self.trace, &self.removed));
         Platform {
             disk: Arc::new(self.disk.clone()),
             clock: self.clock.clone(),
@@ -76,7 +79,7 @@ impl Machine {
     /// The seams for one boot of the node.
     pub fn boot(&mut self) -> Platform {
         self.boots += 1;
-        let watcher = Arc::new(Watcher::new(&self.trace));
+        let watcher = Arc::new(Watcher::new(&self.trace, &self.removed));
         self.disk.set_policy(watcher.clone());
         Platform {
             disk: Arc::new(self.disk.clone()),

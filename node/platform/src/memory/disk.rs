@@ -340,7 +340,10 @@ impl Disk for MemoryDisk {
             Place::Native(real) => RealDisk.remove_file(&real),
             Place::Name(folder, name) => {
                 let id = state.tree.look_up(folder, &name)?;
-                state.tree.file(id)?;
+                let content = state.tree.file(id)?;
+                if let Some(policy) = &state.faults.policy {
+                    policy.removed(path, &|| content.current.to_vec());
+                }
                 state.tree.remove(folder, &name);
                 state.unlinked(id);
                 Ok(())

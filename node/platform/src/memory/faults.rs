@@ -166,6 +166,9 @@ pub(super) fn eio() -> io::Error {
 pub trait Policy: Send + Sync {
     /// What goes wrong with `operation`, if anything.
     fn decide(&self, operation: &Operation) -> Option<Effect>;
+
+    /// A file has lost its name; `bytes` gives what was in it. By default nobody asks.
+    fn removed(&self, _path: &Path, _bytes: &dyn Fn() -> Vec<u8>) {}
 }
 
 /// One effect on one kind of operation at one place: at the first that fits, unless told otherwise.
