@@ -16,7 +16,9 @@ use crate::tally::Tally;
 
 /// How much is looked at together. Two frames of the largest size fit into the overlap.
 const WINDOW_BYTES: usize = 16 << 20;
-const OVERLAP_BYTES: usize = 2 * (FRAME_HEADER_BYTES + unisondb_types::limits::FRAME_PAYLOAD_BYTES);
+const OVERLAP_BYTES: usize = 2 * FRAME_BYTES;
+/// The largest frame.
+const FRAME_BYTES: usize = FRAME_HEADER_BYTES + unisondb_types::limits::FRAME_PAYLOAD_BYTES;
 /// What was found behind a bad frame.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Beyond {
@@ -49,10 +51,12 @@ pub(super) fn look_beyond(file: &dyn File, tally: &Tally) -> Result<Beyond, Segm
             beyond.written = beyond.written.max(at + last as u64 + 1);
             // Later starts have their turn in the next window.
             let starts = match have < window.len() {
-                true => have,
-                false => WINDOW_BYTES - OVERLAP_BYTES,
+                true => last + 1,
+                false => (last + 1).min(WINDOW_BYTES - OVERLAP_BYTES),
             };
-            beyond.vouched = beyond.vouched.max(proven(&bytes[..=last], starts, tally));
+            // Zeroes may be the end of a frame.
+            let end = have.min(last + 1 + FRAME_BYTES);
+            beyond.vouched = beyond.vouched.max(proven(&bytes[..end], starts, tally));
         }
         if have < window.len() {
             return Ok(beyond);

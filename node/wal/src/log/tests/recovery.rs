@@ -128,6 +128,35 @@ fn what_looks_like_frames_in_a_damaged_one_does_not_hide_those_behind_it() {
 }
 
 #[test]
+fn a_frame_that_ends_with_zeroes_vouches_too() {
+    for zeroes in [1, 4, 200] {
+        let machine = Machine::begun();
+        let wal = machine.open();
+        fill(&wal, 3);
+        let mut payload = vec![7; 50];
+        payload.resize(50 + zeroes, 0);
+        let last = (unisondb_types::Kind::User, payload.into());
+        wal.append(Term::new(1), time(wal.last().get() + 1), &[last])
+            .unwrap();
+        wal.commit(wal.sync().unwrap());
+        let entries = all(&wal, 1);
+        let machine = machine.kill();
+        // Of two behind the damage the last one vouches for the damaged one.
+        let damaged = &entries[entries.len() - 3];
+        let name = damaged.segment.file_name();
+        let mut bad = machine.file(&name);
+        bad[usize::try_from(damaged.start()).unwrap()] ^= 1;
+        machine.put(&name, &bad);
+        match machine.try_open(options(), 0) {
+            Err(Error::Damaged { source, .. }) => {
+                assert_eq!(source.offset(), Some(damaged.start()));
+            }
+            other => panic!("{zeroes}: {other:?}"),
+        }
+    }
+}
+
+#[test]
 fn a_lost_sector_of_zeroes_is_damage_too_when_something_stands_behind_it() {
     let (machine, entries) = several();
     let live = entries.last().unwrap().segment;
