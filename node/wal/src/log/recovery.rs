@@ -463,7 +463,7 @@ impl Opening<'_> {
     ) -> Result<(), Error> {
         let id = candidate.header.id;
         let damaged = |e| Error::damaged(id, &candidate.path, e);
-        let beyond = look_beyond(file, tally).map_err(damaged)?;
+        let beyond = look_beyond(file, tally, self.floor).map_err(damaged)?;
         let lost_bytes = beyond.written - tally.bytes;
         if lost_bytes == 0 {
             return Ok(());

@@ -7,6 +7,7 @@ mod faults;
 mod lineages;
 mod model;
 mod recovery;
+mod resync;
 
 use unisondb_platform::FileExt;
 use unisondb_types::{Kind, Lsn, Term};
