@@ -490,7 +490,7 @@ fn without_the_record_of_a_fork_no_target_is_looked_for_in_the_older_branch() {
 }
 
 #[test]
-fn damage_in_a_log_without_a_state_is_named_before_what_then_seems_to_be_missing() {
+fn damage_in_a_log_without_a_state_is_named_beside_what_then_seems_to_be_missing() {
     // The one segment that there is, and the first of many.
     for alone in [true, false] {
         let w = small_world();
@@ -501,17 +501,21 @@ fn damage_in_a_log_without_a_state_is_named_before_what_then_seems_to_be_missing
         }
         let good = fs::read(&all[0]).unwrap();
         // In the first record, and in the header.
-        for at in [256 + 20, 9] {
+        for at in [256 + 20, 40] {
             let mut bytes = good.clone();
             bytes[at] ^= 1;
             fs::write(&all[0], bytes).unwrap();
             let before = all_below(&w.home);
             match w.open(&request()) {
-                Err(e @ StartError::DamagedSegment { .. }) if e.is_damage() => {
+                Err(e @ StartError::Corrupted { .. }) if e.is_damage() => {
                     let e = e.to_string();
-                    let name = all[0].file_name().unwrap().to_str().unwrap();
-                    assert!(e.contains(name), "{e}");
-                    assert!(e.contains("no state in db/"), "{e}");
+                    assert!(
+                        e.contains(&format!("is damaged: {}", all[0].display())),
+                        "{e}"
+                    );
+                    let readable = if alone { "no record" } else { "begins at LSN" };
+                    assert!(e.contains(readable), "{e}");
+                    assert!(e.contains("put good copies of the damaged ones"), "{e}");
                 }
                 other => panic!("{alone}, {at}: {:?}", other.map(|r| r.notes)),
             }

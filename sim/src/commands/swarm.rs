@@ -31,6 +31,9 @@ pub struct Options {
     /// Begins no further seed after so many minutes
     #[arg(long)]
     minutes: Option<f64>,
+    /// Fails if fewer seeds were run by then
+    #[arg(long, value_name = "N", requires = "minutes")]
+    least: Option<usize>,
     /// The summary as one line of JSON
     #[arg(long)]
     json: bool,
@@ -119,6 +122,13 @@ pub fn run(options: &Options) -> anyhow::Result<Found> {
         0 => Found::Nothing,
         _ => Found::Something,
     };
+    if let Some(least) = options.least.filter(|least| reports.len() < *least) {
+        println!(
+            "too slow: {} seeds, at least {least} are wanted",
+            reports.len()
+        );
+        found = Found::Something;
+    }
     if let Some(seeds) = options.coverage {
         for name in REACHED {
             let (times, in_seeds) = summary.reached.get(*name).copied().unwrap_or_default();

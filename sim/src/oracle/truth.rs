@@ -33,11 +33,10 @@ impl Truth {
         let home = format!("{DATA}/{namespace}");
         let mut wrong = Vec::new();
         for (path, bytes) in disk.files(Path::new(&home)) {
-            let path = path.to_string_lossy().into_owned();
-            let in_log = path.starts_with(&format!("{home}/wal"));
-            if !in_log || !path.ends_with(".wal") {
+            if !is_segment(&path, &home) {
                 continue;
             }
+            let path = path.to_string_lossy().into_owned();
             let sum = *blake3::hash(&bytes).as_bytes();
             if self.read.get(&path) == Some(&sum) {
                 continue;
@@ -53,8 +52,8 @@ impl Truth {
     /// The same, of segments that were purged before anybody looked. One that was not sealed may hold
     /// what was never committed.
     pub fn collect_removed(&mut self, removed: &[(PathBuf, Vec<u8>)], ns: &str) -> Vec<String> {
-        let home = format!("{DATA}/{ns}/wal");
-        let ours = removed.iter().filter(|(path, _)| path.starts_with(&home));
+        let home = format!("{DATA}/{ns}");
+        let ours = removed.iter().filter(|(path, _)| is_segment(path, &home));
         let segments = ours.filter_map(|(_, bytes)| Some((log::segment(bytes)?, bytes)));
         let sealed = segments.filter(|(segment, _)| segment.footer.is_some());
         sealed
@@ -212,6 +211,12 @@ impl Truth {
     pub fn lineages(&self) -> &BTreeMap<Id, Option<(Id, u64)>> {
         &self.parents
     }
+}
+
+/// Whether a file lies in one of the log folders of a namespace, and is called a segment.
+fn is_segment(path: &Path, home: &str) -> bool {
+    let path = path.to_string_lossy();
+    path.starts_with(&format!("{home}/wal")) && path.ends_with(".wal")
 }
 
 /// Where a segment was seen.

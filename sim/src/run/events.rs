@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use unisondb_platform::memory::{Effect, MemoryDisk, OpKind, Random, Rule};
+use unisondb_platform::memory::{Effect, MemoryDisk, OpKind, Random, Rule, SECTOR};
 use unisondb_platform::{Access, DiskExt as _, FileExt as _};
 
 use super::{HOST, NAMESPACE, NAMESPACES, Run, Timer, client_name};
@@ -15,8 +15,6 @@ use crate::world::{DATA, lmdb};
 
 /// How long an orderly stop may take, in simulated time.
 const STOP_MS: u64 = 70_000;
-/// What a disk writes whole, in bytes.
-const SECTOR: usize = 512;
 
 impl Run<'_> {
     pub(super) fn act(&mut self, act: &Act) {
@@ -349,9 +347,10 @@ fn leave(disk: &MemoryDisk, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         disk.remove_file(path)?;
     }
     let file = disk.open(path, Access::CreateNew)?;
-    let written = (file.write_all_at(&bytes[..SECTOR], 0))
+    let (head, rest) = bytes.split_at(usize::try_from(SECTOR).expect("it is small"));
+    let written = (file.write_all_at(head, 0))
         .and_then(|()| file.sync())
-        .and_then(|()| file.write_all_at(&bytes[SECTOR..], SECTOR as u64));
+        .and_then(|()| file.write_all_at(rest, SECTOR));
     // What a failing disk made of it is nothing that a call leaves.
     match written.and_then(|()| disk.read(path, 1 << 30)) {
         Ok(there) if there == bytes => Ok(()),

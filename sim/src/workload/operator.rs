@@ -175,8 +175,7 @@ impl Desk {
             return;
         };
         let mut newest = after;
-        let mut ends = 0;
-        let mut whole = true;
+        let mut ends = None;
         for backup in backups {
             let (Some(id), Some(path)) = (backup["segmentId"].as_u64(), backup["path"].as_str())
             else {
@@ -187,24 +186,19 @@ impl Desk {
                 self.find(&format!("B19: segment {id} was given behind {newest}"));
             }
             newest = id;
-            match self.keep(id, path) {
-                Some(end) => ends = end,
-                None => whole = false,
-            }
+            ends = self.keep(id, path);
         }
         *self.last_segment.lock() = newest;
         if !backups.is_empty() {
             self.shared.counters.add("segments were archived");
         }
         // P8: what was acknowledged before the call is in what has been archived by now. (Where the disk
-        // has lost it again already, nobody can say what was in it.)
-        let Some(lineage) = lineage.filter(|_| whole) else {
-            return;
-        };
+        // has lost the last segment again already, nobody can say what was in it.)
+        let Some(lineage) = lineage else { return };
         let archived_to = {
             let mut seen = self.backups.lock();
-            if ends > 0 {
-                seen.archived_to = Some((lineage, ends));
+            if !backups.is_empty() {
+                seen.archived_to = ends.map(|ends| (lineage, ends));
             }
             seen.archived_to.filter(|(l, _)| *l == lineage)
         };

@@ -10,9 +10,10 @@
 //! | `NAME.tmp` | none yet, or those that an LMDB file begins with |
 //! | `NAME.sha256.tmp` | none yet, or the beginning of `SUM  NAME` |
 //!
-//! where `NAME` is one that a request can ask for. None yet: no bytes, or zeroes in a first sector that
-//! a power loss took; a draft's first sector is on the medium before anything behind it is written. What a live call writes stays: its target is
-//! locked ([`Targets`]), and nobody begins on it while it is looked at.
+//! where `NAME` is one that a request can ask for. None yet: no bytes, or zeroes in the place of the first
+//! ones (a snapshot's first sector, a whole checksum line), which a power loss took. (A snapshot's first
+//! sector is on the medium before anything behind it is written.) What a live call writes stays: its
+//! target is locked ([`Targets`]), and nobody begins on it while it is looked at.
 
 use std::io;
 use std::path::Path;
@@ -74,7 +75,12 @@ fn is_begun(folder: &Folder, name: &str, finished: &str, made: &str) -> bool {
     if !can_be_asked_for {
         return false;
     }
-    if head.len() <= HEAD_BYTES && head.iter().all(|b| *b == 0) {
+    let line_end = format!("  {made}\n");
+    let first = match finished == made {
+        true => HEAD_BYTES,
+        false => SUM_DIGITS + line_end.len(),
+    };
+    if head.is_empty() || (head.len() == first && head.iter().all(|b| *b == 0)) {
         return true;
     }
     if finished == made {
@@ -83,7 +89,7 @@ fn is_begun(folder: &Folder, name: &str, finished: &str, made: &str) -> bool {
     }
     let (sum, rest) = head.split_at(head.len().min(SUM_DIGITS));
     let is_digit = |b: &u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
-    sum.iter().all(is_digit) && format!("  {made}\n").as_bytes().starts_with(rest)
+    sum.iter().all(is_digit) && line_end.as_bytes().starts_with(rest)
 }
 
 /// The first sector, and one byte more if there is one.

@@ -10,9 +10,6 @@ use super::findings::{Db, Findings};
 use super::path::{Path, path, to_target};
 use super::{Folders, Note, OnGap, Request, StartError};
 
-/// Why no damage in the log is passed over without a state.
-const NO_STATE: &str = "There is no state in db/, so all of the log is needed";
-
 /// What a start will do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -265,26 +262,12 @@ pub(super) fn decide(
                 .map(|id| found.segments[id].info.header.first_lsn);
             let late = path.keep.first() == found.segments.keys().next();
             if first != Some(Lsn::FIRST) && (late || path.keep.is_empty()) {
-                // What is damaged comes before what then seems to be missing.
-                let unreadable = match path.keep.first() {
-                    Some(first) => found.bad.range(..first).next_back(),
-                    None => found.bad.iter().next_back(),
-                };
-                if let Some((_, damaged)) = unreadable {
-                    return Err(StartError::DamagedSegment {
-                        damage: damaged.to_string(),
-                        why: NO_STATE,
-                    });
-                }
-                return Err(StartError::Corrupted {
-                    path: found.places.data.clone(),
-                    why: format!(
-                        "it is missing, and the log in {} begins at LSN {}, not 1",
-                        found.places.wal.display(),
-                        first.unwrap_or(Lsn::ZERO)
-                    ),
-                    rebuild: "",
-                });
+                let below = path
+                    .keep
+                    .first()
+                    .copied()
+                    .unwrap_or(SegmentId::new(u64::MAX));
+                return Err(without_state(found, first, below));
             }
             path.whole(found)?;
             plan.action = if has_vote {
@@ -303,6 +286,34 @@ pub(super) fn decide(
         }
     }
     Ok(plan)
+}
+
+/// There is no state, and no log that begins with LSN 1: what can be read of it begins with `first`, and
+/// what cannot may lie below the segment `below`.
+fn without_state(found: &Findings, first: Option<Lsn>, below: SegmentId) -> StartError {
+    let wal = found.places.wal.display();
+    let mut why = match first {
+        Some(first) => format!("it is missing, and the log in {wal} begins at LSN {first}, not 1"),
+        None => format!("it is missing, and no record of the log in {wal} can be read"),
+    };
+    let damaged: Vec<String> = found
+        .bad
+        .range(..below)
+        .map(|(_, d)| d.to_string())
+        .collect();
+    for damage in &damaged {
+        why += &format!("; {damage}");
+    }
+    StartError::Corrupted {
+        path: found.places.data.clone(),
+        why,
+        rebuild: match damaged.is_empty() {
+            true => "",
+            false => {
+                ", or, if wal/ has all segments from LSN 1 on, put good copies of the damaged ones in their places"
+            }
+        },
+    }
 }
 
 /// A state of another origin, or one beside which the vote is missing.
@@ -431,7 +442,7 @@ fn named(found: &Findings, folders: &Folders) -> Result<Namespace, StartError> {
             (Some(segment), _) => Ok(segment.info.header.namespace.clone()),
             (None, Some(damaged)) => Err(StartError::DamagedSegment {
                 damage: damaged.to_string(),
-                why: NO_STATE,
+                why: "No other segment is here, and no state",
             }),
             (None, None) => Err(StartError::Nothing(found.places.home.clone())),
         },

@@ -12,10 +12,16 @@ use super::*;
 const ROOT: &str = "/backups/users";
 const FILE: &str = "/backups/users/daily/x.bak";
 
-fn publish(disk: &MemoryDisk, bytes: &[u8]) -> Result<(), BackupError> {
+/// A folder below the root, made if it is missing.
+fn folder(disk: &MemoryDisk, name: &str) -> Result<Folder, BackupError> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-    let asked = Asked::folder("daily").unwrap();
-    let folder = Folder::reach(&disk, Path::new(ROOT), &asked, Missing::Make)?.unwrap();
+    let asked = Asked::folder(name).unwrap();
+    let found = Folder::reach(&disk, Path::new(ROOT), &asked, Missing::Make)?;
+    Ok(found.expect("it was made"))
+}
+
+fn publish(disk: &MemoryDisk, bytes: &[u8]) -> Result<(), BackupError> {
+    let folder = folder(disk, "daily")?;
     let mut draft = Draft::begin(&folder, "x.bak")?;
     for block in bytes.chunks(700) {
         draft.write(block)?;
@@ -221,11 +227,7 @@ fn a_long_file_stops_before_it_has_taken_the_logs_room() {
     let disk = MemoryDisk::default();
     disk.set_capacity(Some(1 << 30));
     disk.set_other_tenants((1 << 30) - (50 << 20));
-    let dynamic: Arc<dyn Disk> = Arc::new(disk.clone());
-    let asked = Asked::folder(".").unwrap();
-    let folder = Folder::reach(&dynamic, Path::new(ROOT), &asked, Missing::Make)
-        .unwrap()
-        .unwrap();
+    let folder = folder(&disk, ".").unwrap();
     let mut draft = Draft::begin(&folder, "x").unwrap();
     let block = vec![1; 1 << 20];
     let failed = (0..60).find_map(|_| draft.write(&block).err()).unwrap();
@@ -239,11 +241,7 @@ fn a_long_file_stops_before_it_has_taken_the_logs_room() {
 #[test]
 fn what_a_draft_is_known_by_is_on_the_medium_before_the_rest_is_written() {
     let disk = MemoryDisk::default();
-    let dynamic: Arc<dyn Disk> = Arc::new(disk.clone());
-    let asked = Asked::folder(".").unwrap();
-    let folder = Folder::reach(&dynamic, Path::new(ROOT), &asked, Missing::Make)
-        .unwrap()
-        .unwrap();
+    let folder = folder(&disk, ".").unwrap();
     let block = vec![1; 4 << 10];
     let kinds_of = |name: &str| -> Vec<OpKind> {
         let first = disk.ops();
@@ -268,11 +266,7 @@ fn what_a_draft_is_known_by_is_on_the_medium_before_the_rest_is_written() {
 #[test]
 fn a_failed_early_sync_ends_the_file() {
     let disk = MemoryDisk::default();
-    let dynamic: Arc<dyn Disk> = Arc::new(disk.clone());
-    let asked = Asked::folder(".").unwrap();
-    let folder = Folder::reach(&dynamic, Path::new(ROOT), &asked, Missing::Make)
-        .unwrap()
-        .unwrap();
+    let folder = folder(&disk, ".").unwrap();
     let platform = memory::platform_on(&disk, &MemoryClock::default(), 1);
     let mut draft = Draft::begin(&folder, "x").unwrap().long(&platform);
     draft.write(&[1; 513]).unwrap();
@@ -291,10 +285,7 @@ fn a_failed_early_sync_ends_the_file() {
 fn a_long_file_is_synced_in_small_steps_while_a_log_is_written() {
     let disk = MemoryDisk::default();
     let platform = memory::platform_on(&disk, &MemoryClock::default(), 1);
-    let asked = Asked::folder(".").unwrap();
-    let folder = Folder::reach(&platform.disk, Path::new(ROOT), &asked, Missing::Make)
-        .unwrap()
-        .unwrap();
+    let folder = folder(&disk, ".").unwrap();
     let mut draft = Draft::begin(&folder, "x").unwrap().long(&platform);
     let syncs = || disk.log().iter().filter(|o| o.kind == OpKind::Sync).count();
     draft.write(&[1; 513]).unwrap();
@@ -318,11 +309,7 @@ fn a_long_file_is_synced_in_small_steps_while_a_log_is_written() {
 #[test]
 fn an_unnamed_file_is_read_for_as_long_as_it_is_kept() {
     let disk = MemoryDisk::default();
-    let dynamic: Arc<dyn Disk> = Arc::new(disk.clone());
-    let asked = Asked::folder(".").unwrap();
-    let folder = Folder::reach(&dynamic, Path::new(ROOT), &asked, Missing::Make)
-        .unwrap()
-        .unwrap();
+    let folder = folder(&disk, ".").unwrap();
     let mut draft = Draft::begin(&folder, ".snapshot").unwrap();
     draft.write(b"abc").unwrap();
     let file = draft.unnamed().unwrap();

@@ -301,8 +301,9 @@ fn what_a_dead_call_left_under_another_name_goes_and_what_a_live_one_writes_or_o
         put("dead.tmp", &begun[..9_000]);
         put("empty.tmp", b"");
         put("lost.tmp", &[0; 512]);
-        put("lost.sha256.tmp", &[0; 78]);
+        put("lost.sha256.tmp", &[0; 64 + "  lost\n".len()]);
         put("room.tmp", &[0; 513]);
+        put("small.tmp", &[0; 100]);
         put("dead.sha256.tmp", &sum.as_bytes()[..70]);
         put("000000009.wal.tmp", b"half");
         put("live.tmp", &begun[..9_000]);
@@ -320,6 +321,7 @@ fn what_a_dead_call_left_under_another_name_goes_and_what_a_live_one_writes_or_o
         "mine.wal.tmp",
         "other.sha256.tmp",
         "room.tmp",
+        "small.tmp",
     ];
     leave();
     let targets = &node.engine.0.backup.targets;
