@@ -211,6 +211,14 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+    /// A frame of another log does not continue this one. Nothing was taken.
+    #[error("a frame cannot follow record {after}: {why}")]
+    NotNext {
+        /// The record that it was to follow.
+        after: Lsn,
+        /// What is wrong with it.
+        why: FrameError,
+    },
     /// A term lower than that of the last record.
     #[error("term {asked} is lower than {last}, that of the last record")]
     TermFell {

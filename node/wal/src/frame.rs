@@ -33,6 +33,9 @@ pub enum FrameError {
     /// The CRC is good, and still this cannot stand here.
     #[error("{0}")]
     Order(String),
+    /// Of a kind that this release does not know: never skipped (D20).
+    #[error("it is of kind {0}, which this release does not know")]
+    UnknownKind(u16),
     /// Nothing was ever written here, but something is written further on.
     #[error("zeroes, with written bytes behind them")]
     Hole,
@@ -74,6 +77,65 @@ impl FrameHeader {
     }
 }
 
+/// One frame as it lies in some log: whole, of a known kind. What it continues is not looked at
+/// before it is appended ([`Wal::append_frames`](crate::Wal::append_frames)).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    bytes: Bytes,
+    header: FrameHeader,
+    kind: Kind,
+}
+
+impl Frame {
+    /// Takes the frame that `bytes` begin with off them.
+    ///
+    /// # Errors
+    /// [`FrameError::Incomplete`], [`FrameError::TooLong`], [`FrameError::UnknownKind`]; `bytes` are
+    /// as they were.
+    pub fn split_from(bytes: &mut Bytes) -> Result<Frame, FrameError> {
+        let header = FrameHeader::parse(bytes).ok_or(FrameError::Incomplete {
+            need: FRAME_HEADER_BYTES,
+        })?;
+        let need = header.frame_bytes().ok_or(FrameError::TooLong {
+            found: header.payload,
+        })?;
+        if bytes.len() < need {
+            return Err(FrameError::Incomplete { need });
+        }
+        let kind = match Kind::from_number(header.kind) {
+            Some(kind) if header.flags == 0 => kind,
+            _ => return Err(FrameError::UnknownKind(header.kind)),
+        };
+        Ok(Frame {
+            bytes: bytes.split_to(need),
+            header,
+            kind,
+        })
+    }
+
+    /// All of it.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+    /// CRC on it.
+    pub fn crc(&self) -> u32 {
+        self.header.crc
+    }
+    /// What it says that it holds: true once a log has taken it.
+    pub fn record(&self) -> Record {
+        record(
+            &self.header,
+            self.kind,
+            self.bytes.slice(FRAME_HEADER_BYTES..),
+        )
+    }
+
+    /// Whether its bytes are those that were written behind a frame of this CRC.
+    pub(crate) fn check(&self, seed: u32) -> Result<(), FrameError> {
+        check(&self.bytes, seed).map(drop)
+    }
+}
+
 /// Checks the frame at the start of `bytes` against the CRC before it.
 ///
 /// # Errors
@@ -107,7 +169,20 @@ pub(crate) fn encode(record: &Record, seed: u32, out: &mut BytesMut) -> u32 {
         "a payload of {payload} bytes reached the encoder"
     );
     let start = out.len();
-    out.put_u32_le(0);
+    put(record, 0, payload, out);
+    let crc = crc32c::crc32c_append(seed, &out[start + 4..]);
+    out[start..start + 4].copy_from_slice(&crc.to_le_bytes());
+    crc
+}
+
+/// Appends the frame that a log made of `record` to `out`: the very bytes, for the CRC is known.
+pub(crate) fn encode_again(record: &Record, crc: u32, out: &mut BytesMut) {
+    let payload = u32::try_from(record.payload.len()).expect("it stood in a frame");
+    put(record, crc, payload, out);
+}
+
+fn put(record: &Record, crc: u32, payload: u32, out: &mut BytesMut) {
+    out.put_u32_le(crc);
     out.put_u32_le(payload);
     out.put_u64_le(record.lsn.get());
     out.put_u64_le(record.term.get());
@@ -116,9 +191,6 @@ pub(crate) fn encode(record: &Record, seed: u32, out: &mut BytesMut) -> u32 {
     out.put_u16_le(record.kind.number());
     out.put_u16_le(0);
     out.put_slice(&record.payload);
-    let crc = crc32c::crc32c_append(seed, &out[start + 4..]);
-    out[start..start + 4].copy_from_slice(&crc.to_le_bytes());
-    crc
 }
 
 /// The record of a checked frame.
@@ -214,6 +286,12 @@ mod tests {
         #[test]
         fn any_bytes_are_checked_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), seed: u32) {
             prop_assert!(check(&bytes, seed).is_err());
+            let before = Bytes::from(bytes);
+            let mut rest = before.clone();
+            match Frame::split_from(&mut rest) {
+                Ok(frame) => prop_assert_eq!([&frame.bytes()[..], &rest[..]].concat(), before),
+                Err(_) => prop_assert_eq!(rest, before),
+            }
         }
     }
 }

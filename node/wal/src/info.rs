@@ -1,6 +1,7 @@
 //! What callers are told: [`Entry`], a record and where it stands; [`SegmentInfo`], a segment and
 //! what is known of it.
 
+use bytes::BytesMut;
 use unisondb_types::{Chain, Digest, LineageId, Lsn, Record, SegmentId, Sha256Sum, Stamp, Term};
 
 use crate::frame;
@@ -23,6 +24,10 @@ impl Entry {
     /// Length of its frame.
     pub fn frame_bytes(&self) -> u64 {
         frame::frame_bytes(self.record.payload.len())
+    }
+    /// Appends its frame, byte for byte as it lies in the log, to `out`.
+    pub fn put_frame(&self, out: &mut BytesMut) {
+        frame::encode_again(&self.record, self.crc, out);
     }
     /// Where its frame begins in the segment's file.
     pub fn start(&self) -> u64 {

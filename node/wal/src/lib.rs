@@ -48,7 +48,7 @@ mod testing;
 pub use copy::{Copied, copy_verified};
 pub use error::{Error, SegmentError};
 pub use footer::{FOOTER_BYTES, Footer};
-pub use frame::{FRAME_HEADER_BYTES, FrameError};
+pub use frame::{FRAME_HEADER_BYTES, Frame, FrameError};
 pub use header::{HEADER_BYTES, Predecessor, SegmentHeader};
 pub use info::{Entry, SegmentInfo, SegmentState};
 pub use lineage::{begin, cut, seal_file};

@@ -58,13 +58,6 @@ impl Wal {
         kind: Kind,
         payload: &Bytes,
     ) -> Entry {
-        if state
-            .active()
-            .tally
-            .rolls_before(frame::frame_bytes(payload.len()))
-        {
-            roll(state, self.inner.options.segment_size);
-        }
         let mut record = Record {
             lsn: state.positions.last.next(),
             term,
@@ -73,27 +66,42 @@ impl Wal {
             kind,
             payload: payload.clone(),
         };
-        let tally = &mut state.active_mut().tally;
-        let crc = frame::encode(&record, tally.last_crc, buffer);
+        let crc = frame::encode(&record, state.active().tally.last_crc, buffer);
         let frame = buffer.split().freeze();
         record.payload = frame.slice(FRAME_HEADER_BYTES..);
-        tally.add(&record, &frame, crc);
-        let entry = Entry {
-            segment: tally.header.id,
-            end: tally.bytes,
-            record,
-            crc,
-        };
-        let ended = tally.ended;
-        state.last_term = entry.record.term;
-        state.last_stamp = entry.record.stamp;
-        state.positions.last = entry.record.lsn;
-        state.recent.push(entry.clone(), frame);
-        if ended {
-            roll(state, self.inner.options.segment_size);
-        }
-        entry
+        push(state, self.inner.options.segment_size, record, frame, crc)
     }
+}
+
+/// Puts a frame behind the last one, in the next segment where this one has no room for it.
+pub(super) fn push(
+    state: &mut State,
+    segment_size: u64,
+    record: Record,
+    frame: Bytes,
+    crc: u32,
+) -> Entry {
+    let frame_bytes = frame.len() as u64;
+    if state.active().tally.rolls_before(frame_bytes) {
+        roll(state, segment_size);
+    }
+    let tally = &mut state.active_mut().tally;
+    tally.add(&record, &frame, crc);
+    let entry = Entry {
+        segment: tally.header.id,
+        end: tally.bytes,
+        record,
+        crc,
+    };
+    let ended = tally.ended;
+    state.last_term = entry.record.term;
+    state.last_stamp = entry.record.stamp;
+    state.positions.last = entry.record.lsn;
+    state.recent.push(entry.clone(), frame);
+    if ended {
+        roll(state, segment_size);
+    }
+    entry
 }
 
 /// Ends the active segment and begins the next one, in memory; the files follow with the next

@@ -10,6 +10,7 @@
 
 mod append;
 mod choose;
+mod follow;
 mod read;
 mod recovery;
 mod resync;

@@ -4,6 +4,7 @@
 
 mod crash;
 mod faults;
+mod follow;
 mod lineages;
 mod model;
 mod recovery;
