@@ -144,6 +144,12 @@ impl Coverage {
         from.map(|b| self.reach(b)).max().unwrap_or(0)
     }
 
+    /// Whether a folder of these segments alone leaves open if the state after record `lsn` belongs to
+    /// its history: there is a hole behind it, and where a lineage left its parent is not told.
+    pub fn leaves_open(&self, lsn: u64) -> bool {
+        self.beginnings_lack && self.has_more_than(self.reach(lsn))
+    }
+
     /// Whether something lies behind the furthest that can be had: then "the latest" is refused, since it
     /// is behind a hole.
     pub fn has_more_than(&self, lsn: u64) -> bool {
@@ -244,10 +250,7 @@ impl Bench<'_> {
             (Err(_), None) => tally.refused += 1,
             // A folder with a hole behind the target, and nothing in it tells that this lies before a fork.
             (Err(why), Some(lsn))
-                if by_copy
-                    && coverage.beginnings_lack
-                    && coverage.has_more_than(coverage.reach(lsn))
-                    && why.contains("wal gap") =>
+                if by_copy && coverage.leaves_open(lsn) && why.contains("wal gap") =>
             {
                 tally.refused += 1;
             }

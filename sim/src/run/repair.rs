@@ -287,7 +287,8 @@ impl Run<'_> {
             _ => coverage.reach(base),
         };
         let low = if way == Way::Udbctl { 1 } else { base.max(1) };
-        if reach < low {
+        // Refused by name then (P11), as restores from copies see beside the run.
+        if reach < low || (way == Way::CopyAll && coverage.leaves_open(reach)) {
             return None;
         }
         let lsn = low + r.below(reach - low + 1);
