@@ -232,6 +232,6 @@ fn what(command: &Command) -> String {
         Command::Seal(id) => format!("segment {id} ends"),
         Command::Check(c) => format!("segment {} adds up to digest {}", c.segment, c.digest),
         Command::Blank => String::new(),
-        Command::Membership(bytes) => format!("{} bytes", bytes.len()),
+        Command::Membership(members) => members.to_string(),
     }
 }

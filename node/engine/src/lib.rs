@@ -27,5 +27,6 @@ pub use admit::Refusal;
 pub use apply::Applier;
 pub use engine::{Engine, Positions};
 pub use error::Error;
-pub use read::{KvEntry, Lob, Page, Row, Scan, TxInfo, TxStatus};
+pub use read::{KvEntry, Lob, Page, Row, Scan, Stand, TxInfo, TxStatus};
 pub use scrub::Scrubbed;
+pub use state::rows::Membership;

@@ -186,6 +186,9 @@ fn expected(rig: &Rig, owner: Vec<u8>) -> BTreeMap<Vec<u8>, (u64, Vec<u8>)> {
         u64le(1),
     ]
     .concat();
+    let raft_id = rig.engine.history().members[0];
+    // LSN, term; one set of one voter; no learner.
+    let members = [1, 1, 1, 1, raft_id, 0].map(u64le);
     let staged = [
         u64le(1),
         u32le(0),
@@ -229,6 +232,7 @@ fn expected(rig: &Rig, owner: Vec<u8>) -> BTreeMap<Vec<u8>, (u64, Vec<u8>)> {
     BTreeMap::from([
         (named(0, &[b"position"]), (16, position)),
         (named(0, &[b"lineage"]), (16, begun.payload.to_vec())),
+        (named(0, &[b"members"]), (1, members.concat())),
         (named(0, &[b"owner"]), (0, owner)),
         (named(1, &[b"k"]), (2, b"v".to_vec())),
         (named(1, &[b"i"]), (3, Vec::new())),

@@ -8,8 +8,8 @@ use bytes::Bytes;
 
 use crate::codec;
 use crate::{
-    Chain, ColumnName, Digest, IdempotencyKey, Key, Kind, LineageRecord, Lsn, RowKey, SegmentId,
-    TxId, Value,
+    Chain, ColumnName, Digest, IdempotencyKey, Key, Kind, LineageRecord, Lsn, Members, RowKey,
+    SegmentId, TxId, Value,
 };
 
 /// What a record says.
@@ -30,8 +30,8 @@ pub enum Command {
     Check(Check),
     /// Nothing.
     Blank,
-    /// A raft membership: opaque here.
-    Membership(Vec<u8>),
+    /// Who belongs to the group from here on.
+    Membership(Members),
 }
 
 impl Command {
@@ -58,7 +58,7 @@ impl Command {
             Command::Seal(id) => codec::encode(id),
             Command::Check(check) => codec::encode(check),
             Command::Blank => Vec::new(),
-            Command::Membership(bytes) => codec::encode(bytes),
+            Command::Membership(members) => codec::encode(members),
         })
     }
 }

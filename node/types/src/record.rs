@@ -36,7 +36,7 @@ pub enum Kind {
     Check = 4,
     /// Nothing: a new leader's first record.
     Blank = 5,
-    /// A raft membership (written by a later release; a single node never writes one).
+    /// Who belongs to the group from here on.
     Membership = 6,
 }
 

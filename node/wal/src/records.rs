@@ -6,7 +6,8 @@ use bytes::Bytes;
 use unisondb_types::{
     AbortReason, Action, Ancestor, Chain, Check, ClusterId, ColumnName, Command, Condition, Digest,
     EntryType, Idempotency, IdempotencyKey, Key, Kind, LineageId, LineageReason, LineageRecord,
-    Lsn, Op, Parent, Record, RowKey, SegmentId, Stamp, Target, Term, TxId, TxOperation, Value,
+    Lsn, Members, Op, Parent, Record, RowKey, SegmentId, Stamp, Target, Term, TxId, TxOperation,
+    Value,
 };
 
 #[derive(Default)]
@@ -117,7 +118,23 @@ fn seal_check_blank_and_membership() {
         page().int(43).int(7).raw(&[1; 32]).raw(&[2; 32]),
     );
     is(Command::Blank, page());
-    is(Command::Membership(vec![1, 2]), page().bytes(&[1, 2]));
+    let members = Members {
+        voters: vec![vec![1, 2], vec![2, 3]],
+        learners: vec![4],
+    };
+    is(
+        Command::Membership(members),
+        page()
+            .int(2)
+            .int(2)
+            .int(1)
+            .int(2)
+            .int(2)
+            .int(2)
+            .int(3)
+            .int(1)
+            .int(4),
+    );
 }
 
 #[test]

@@ -36,9 +36,10 @@ fn backups_of(name: &str, data: &Path) -> PathBuf {
     let Opened {
         engine,
         mut applier,
-        term,
+        vote,
         ..
     } = start::open(&platform, &folders, &request).unwrap();
+    let term = vote.state().term;
     let mut commit = |command: &Command| {
         let mut waiting = vec![(command.kind(), command.payload())];
         while !waiting.is_empty() {

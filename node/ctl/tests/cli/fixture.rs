@@ -112,7 +112,11 @@ impl Node {
         let wal = self.opened.engine.wal().clone();
         let batch = [(command.kind(), command.payload())];
         let entries = wal
-            .append(self.opened.term, self.platform.clock.now(), &batch)
+            .append(
+                self.opened.vote.state().term,
+                self.platform.clock.now(),
+                &batch,
+            )
             .unwrap();
         wal.commit(wal.sync().unwrap());
         for entry in entries {

@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | `Lineage` | the history is this one from here on; what was open is aborted |
 //! | `User` | [`actions`]: writes and transactions, once per idempotency key |
+//! | `Membership` | who belongs to the group from here on |
 //! | `Seal` | nothing here: the log has ended its segment |
 //! | `Check` | compared with what this state had at that segment's end; then the segment is sealed |
 //!
@@ -22,12 +23,13 @@ mod transactions;
 
 use std::sync::Arc;
 
-use unisondb_types::{Command, Kind, LineageRecord, Lsn, Outcome, Record};
+use unisondb_types::{Command, Kind, LineageRecord, Lsn, Members, Outcome, Record, codec};
 use unisondb_wal::Entry;
 
 use crate::Error;
 use crate::engine::Shared;
-use crate::state::position::Position;
+use crate::state::position::{self, Position};
+use crate::state::rows::Membership;
 use crate::state::table::{self, Table};
 use draft::Draft;
 use oldest::Oldest;
@@ -141,6 +143,7 @@ impl Applier {
         let (lsn, outcome) = match command {
             Command::Lineage(lineage) => {
                 draft.begin_lineage(&lineage)?;
+                draft.members(record, Members::of(lineage.members.clone()))?;
                 history = Arc::new(*lineage);
                 (record.lsn, Outcome::Written { processed: 0 })
             }
@@ -152,9 +155,11 @@ impl Applier {
                 draft.check(&check)?;
                 (record.lsn, Outcome::Written { processed: 0 })
             }
-            Command::Seal(_) | Command::Blank | Command::Membership(_) => {
+            Command::Membership(members) => {
+                draft.members(record, members)?;
                 (record.lsn, Outcome::Written { processed: 0 })
             }
+            Command::Seal(_) | Command::Blank => (record.lsn, Outcome::Written { processed: 0 }),
         };
         let changes = draft.into_changes();
         self.publish(changes, position, history);
@@ -199,6 +204,14 @@ impl Applier {
 }
 
 impl Draft<'_> {
+    /// From this record on the group has these members.
+    fn members(&mut self, record: &Record, members: Members) -> Result<(), Error> {
+        let (lsn, term) = (record.lsn, record.term);
+        let membership = Membership { lsn, term, members };
+        self.put(table::meta(position::MEMBERS), &codec::encode(&membership))?;
+        Ok(())
+    }
+
     fn begin_lineage(&mut self, lineage: &LineageRecord) -> Result<(), Error> {
         let (from, to) = Table::Tx.bounds();
         for key in self.keys(&from, &to)? {

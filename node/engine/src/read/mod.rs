@@ -2,8 +2,10 @@
 
 mod entries;
 mod lob;
+mod members;
 
 pub use lob::Lob;
+pub use members::Stand;
 
 use bytes::Bytes;
 use unisondb_types::{ColumnName, EntryType, Key, Lsn, Stamp, TxOperation, Value};

@@ -9,11 +9,11 @@ use tokio::sync::{Notify, watch};
 use unisondb_platform::{DiskExt, Platform};
 use unisondb_store::Create;
 use unisondb_types::{
-    Chain, ClusterId, Digest, LineageId, LineageReason, LineageRecord, Lsn, Namespace, SegmentId,
-    Stamp, Target, Term,
+    Chain, ClusterId, Command, Digest, Kind, LineageId, LineageReason, LineageRecord, Lsn, Members,
+    Namespace, SegmentId, Stamp, Target, Term,
 };
 use unisondb_wal::raft_state::{self, RaftState, RaftStateFile};
-use unisondb_wal::{AfterCut, CutBytes, SegmentState, Wal};
+use unisondb_wal::{AfterCut, CutBytes, Entry, SegmentState, Wal};
 
 use super::decide::{Action, Plan};
 use super::files::{self, Places};
@@ -158,15 +158,15 @@ impl Ground<'_> {
     }
 
     /// A vote for oneself, synced before the record that it stands for.
-    pub(super) fn vote(&self, raft_id: u64, term: Term) -> Result<(), StartError> {
+    pub(super) fn vote(&self, raft_id: u64, term: Term) -> Result<RaftStateFile, StartError> {
         let state = RaftState {
             raft_id,
             term,
             voted_for: Some(raft_id),
             committed: false,
         };
-        RaftStateFile::create(self.disk(), &self.places.raft_state, state)?;
-        Ok(())
+        let path = &self.places.raft_state;
+        Ok(RaftStateFile::create(self.disk(), path, state)?)
     }
 
     pub(super) fn open_wal(
@@ -211,10 +211,8 @@ impl Ground<'_> {
                 wal.first()
             )));
         }
-        // A cluster of one: what is durable here is committed.
-        wal.commit(wal.last());
         let (engine, mut applier) = self.assemble(wal, state)?;
-        self.replay(&engine, &mut applier, Target::Latest)?;
+        self.replay_committed(&engine, &mut applier)?;
         // Its last record may have been flushed before the segment was known to end with it.
         applier.close_if_ended()?;
         self.finish_seals(&engine)?;
@@ -237,29 +235,36 @@ impl Ground<'_> {
             engine,
             applier,
             notes,
-            raft_id: vote.raft_id,
-            term: vote.term,
+            vote,
             read_only: None,
         })
     }
 
     /// The vote, read once more and synced; of a damaged one the only voter makes a new one, above
     /// every term in its log (D8).
-    fn standing_vote(&self, engine: &Engine) -> Result<RaftState, StartError> {
+    fn standing_vote(&self, engine: &Engine) -> Result<RaftStateFile, StartError> {
         if let Some(file) = RaftStateFile::open(self.disk(), &self.places.raft_state)? {
-            return Ok(file.state());
+            return Ok(file);
         }
-        let term = engine.0.memtable.read().position.term.next();
-        let raft_id = engine.history().members.first().copied();
-        let raft_id = raft_id.unwrap_or_else(|| draw_raft_id(self.platform));
+        let stand = engine.applied_stand().map_err(StartError::Engine)?;
+        let [voters] = &stand.membership.members.voters[..] else {
+            return Err(self.vote_lost());
+        };
+        let [raft_id] = voters[..] else {
+            return Err(self.vote_lost());
+        };
+        let term = stand.term.next();
         tracing::warn!(namespace = %self.namespace, %term, "raft.state was damaged: a new vote above every term in the log");
-        self.vote(raft_id, term)?;
-        match raft_state::read(self.disk(), &self.places.raft_state)? {
-            raft_state::Found::Valid(state) => Ok(state),
-            _ => Err(StartError::Refused(
-                "raft.state cannot be written".to_owned(),
-            )),
-        }
+        self.vote(raft_id, term)
+    }
+
+    /// Whom it has voted for is not known, and there are others to vote with.
+    fn vote_lost(&self) -> StartError {
+        StartError::Refused(format!(
+            "{} is damaged, and this node is one of several voters: it could vote twice in one term. Way out: remove it from the cluster, empty its folder {}, and add it again",
+            self.places.raft_state.display(),
+            self.places.home.display()
+        ))
     }
 
     pub(super) fn assemble(
@@ -306,7 +311,7 @@ impl Ground<'_> {
     fn before_the_first(&self, wal: &Wal) -> Result<State, StartError> {
         let first = wal.read(Lsn::FIRST, 1)?;
         let command = first.first().and_then(|e| e.record.command().ok());
-        let Some(unisondb_types::Command::Lineage(history)) = command else {
+        let Some(Command::Lineage(history)) = command else {
             return Err(StartError::Refused(
                 "the log does not begin with a lineage record".to_owned(),
             ));
@@ -335,21 +340,28 @@ impl Ground<'_> {
         })
     }
 
-    /// Applies what the log has behind the state, as far as the target goes. Gives the stamp of the
-    /// first record left out, if one was.
+    /// Applies what the log has behind the state, as far as the target goes, and of each batch that is
+    /// read as far as `last` says. Gives the stamp of the first record that the target leaves out, if
+    /// one was.
     pub(super) fn replay(
         &self,
         engine: &Engine,
         applier: &mut Applier,
         target: Target,
+        mut last: impl FnMut(&[Entry]) -> Lsn,
     ) -> Result<Option<Stamp>, StartError> {
         let wal = engine.wal();
         self.same_history(engine)?;
         let mut flush = Beside::default();
         let mut passed = None;
         'log: while applier.applied() < wal.last() {
-            for entry in wal.read(applier.applied().next(), REPLAY_BYTES)? {
+            let batch = wal.read(applier.applied().next(), REPLAY_BYTES)?;
+            let last = last(&batch);
+            for entry in batch {
                 let record = &entry.record;
+                if record.lsn > last {
+                    break 'log;
+                }
                 if !target.includes(record.lsn, record.stamp) {
                     passed = Some(record.stamp);
                     break 'log;
@@ -362,6 +374,43 @@ impl Ground<'_> {
         }
         flush.wait()?;
         Ok(passed)
+    }
+
+    /// Applies what is known to be committed. Of a cluster of one that is all that lies in its log,
+    /// as far as no record there makes it one of several; the rest is for the group to decide.
+    fn replay_committed(&self, engine: &Engine, applier: &mut Applier) -> Result<(), StartError> {
+        let wal = engine.wal();
+        let stand = engine.applied_stand().map_err(StartError::Engine)?;
+        let own = match raft_state::read(self.disk(), &self.places.raft_state)? {
+            raft_state::Found::Valid(state) => Some(state.raft_id),
+            // Decided once the log has been looked at.
+            raft_state::Found::Missing | raft_state::Found::Damaged => None,
+        };
+        let decides = |members: &Members| match own {
+            Some(id) => members.is_only(id),
+            None => members.voters.iter().all(|set| set.len() == 1),
+        };
+        let mut alone = decides(&stand.membership.members);
+        self.replay(engine, applier, Target::Latest, |batch| {
+            let mut committed = Lsn::ZERO;
+            for record in batch.iter().map(|entry| &entry.record) {
+                match record.kind {
+                    // Written by one node, and never to be decided on again (D1).
+                    Kind::Lineage => {
+                        if let Ok(Command::Lineage(lineage)) = record.command() {
+                            alone = decides(&Members::of(lineage.members));
+                            committed = record.lsn;
+                        }
+                    }
+                    Kind::Membership => alone = false,
+                    _ if alone => committed = record.lsn,
+                    _ => {}
+                }
+            }
+            wal.commit(committed);
+            wal.committed()
+        })?;
+        Ok(())
     }
 
     /// The record that the state stands at is the very one in the log. (Where it is not in the log

@@ -48,6 +48,8 @@ use serde::{Deserialize, Serialize};
 use unisondb_platform::{Platform, is_denied};
 use unisondb_types::{ClusterId, Lsn, Namespace, SegmentId, Stamp, Target};
 
+use unisondb_wal::raft_state::RaftStateFile;
+
 use crate::{Applier, Engine};
 
 pub use decide::{Action, Plan};
@@ -121,10 +123,8 @@ pub struct Opened {
     pub applier: Applier,
     /// What an operator should know.
     pub notes: Vec<Note>,
-    /// The vote's node id: the member that a single node is.
-    pub raft_id: u64,
-    /// The term to append in.
-    pub term: unisondb_types::Term,
+    /// Raft id, term and vote: synced, and as old as the log at least.
+    pub vote: RaftStateFile,
     /// Takes no writes (after a gap, with `on_gap = read-only`).
     pub read_only: Option<String>,
 }

@@ -136,7 +136,9 @@ fn replay_to_target(
         )));
     }
     let (engine, mut applier) = ground.assemble(wal, state)?;
-    let passed = ground.replay(&engine, &mut applier, target)?.is_some();
+    let passed = ground
+        .replay(&engine, &mut applier, target, |_| Lsn::MAX)?
+        .is_some();
     engine.flush()?;
     // What a restore has replayed is its history from now on, and durable since the log was opened: also
     // a last record that nothing behind it vouches for (a footer that was cut off did).

@@ -7,6 +7,8 @@ use unisondb_types::{Chain, ClusterId, Digest, LineageId, Lsn, Namespace, Segmen
 pub const POSITION: &str = "position";
 /// Name of the lineage record among the meta entries.
 pub const LINEAGE: &str = "lineage";
+/// Name of the members among the meta entries.
+pub const MEMBERS: &str = "members";
 /// Name of the owner id among the meta entries (D16).
 pub const OWNER: &str = "owner";
 /// The layout of the state that this release writes and reads.

@@ -3,8 +3,8 @@
 
 use bincode::{Decode, Encode};
 use unisondb_types::{
-    Chain, ColumnName, Digest, EntryType, Key, LineageId, Lsn, Op, Outcome, SegmentId, Stamp, TxId,
-    TxOperation,
+    Chain, ColumnName, Digest, EntryType, Key, LineageId, LineageRecord, Lsn, Members, Op, Outcome,
+    SegmentId, Stamp, Term, TxId, TxOperation,
 };
 
 /// A large object's manifest.
@@ -129,6 +129,30 @@ pub struct IdempotencyRow {
     pub lsn: Lsn,
     /// What that did.
     pub outcome: Outcome,
+}
+
+/// Who belongs to the group, as of a record.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Membership {
+    /// The record that says so: a `Membership` or a `Lineage`.
+    pub lsn: Lsn,
+    /// Its term.
+    pub term: Term,
+    /// Who.
+    pub members: Members,
+}
+
+impl Membership {
+    /// As of the record that a lineage began with. For states written before members were kept in
+    /// them: that record's term is not known then, and is at least the one told here.
+    pub fn at_begin(lineage: &LineageRecord) -> Membership {
+        let parent = lineage.parent.as_ref();
+        Membership {
+            lsn: lineage.first_lsn(),
+            term: parent.map_or(Term::new(1), |p| p.term.next()),
+            members: Members::of(lineage.members.clone()),
+        }
+    }
 }
 
 /// An ended segment.

@@ -87,9 +87,10 @@ impl Rig {
             engine,
             applier,
             notes,
-            term,
+            vote,
             ..
         } = start::open(platform, &folders(home), request)?;
+        let term = vote.state().term;
         let mut rig = Rig {
             platform: platform.clone(),
             engine,

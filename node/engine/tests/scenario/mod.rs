@@ -208,7 +208,7 @@ impl Node {
             platform,
             engine: opened.engine,
             applier: opened.applier,
-            term: opened.term,
+            term: opened.vote.state().term,
             notes: opened.notes,
             model: rig::Model::default(),
         });

@@ -305,9 +305,10 @@ impl FakeHost {
         let Opened {
             engine,
             applier,
-            term,
+            vote,
             ..
         } = start::open(&self.platform, &folders, &request).unwrap();
+        let term = vote.state().term;
         let open = Open {
             engine: engine.clone(),
             applier,

@@ -127,10 +127,11 @@ impl Lane {
             engine,
             applier,
             notes,
-            term,
+            vote,
             read_only,
             ..
         } = opened;
+        let term = vote.state().term;
         let (queue, work) = mpsc::channel(limits::PROPOSALS);
         let (groups, to_apply) = mpsc::channel(GROUPS);
         let (done, ended) = oneshot::channel();

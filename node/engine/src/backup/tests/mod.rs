@@ -57,7 +57,7 @@ impl Node {
             machine: machine.clone(),
             engine: opened.engine,
             applier: opened.applier,
-            term: opened.term,
+            term: opened.vote.state().term,
             backups: folders.backups,
         }
     }

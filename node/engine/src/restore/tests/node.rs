@@ -103,7 +103,7 @@ impl Node {
         let batch = [(command.kind(), command.payload())];
         let now = self.platform.clock.now();
         let entries = wal
-            .append(self.opened.term, now, &batch)
+            .append(self.opened.vote.state().term, now, &batch)
             .expect("the log takes it");
         wal.commit(wal.sync().expect("it is synced"));
         let mut last = Lsn::ZERO;

@@ -1,0 +1,47 @@
+//! [`Members`]: who belongs to a raft group. (D8 in `docs/architecture.md`; layout in
+//! `docs/formats/records.md`.)
+
+use bincode::{Decode, Encode};
+
+/// Who votes in a group and who follows without a vote, by raft id. Names and addresses of nodes are
+/// kept elsewhere: they change without the group's consent.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Members {
+    /// One set of voters; two while one is being replaced by the other, and then a majority of each
+    /// decides. Ids ascend.
+    pub voters: Vec<Vec<u64>>,
+    /// Who follows without a vote. Ids ascend.
+    pub learners: Vec<u64>,
+}
+
+impl Members {
+    /// These voters and nobody else.
+    pub fn of(mut voters: Vec<u64>) -> Members {
+        voters.sort_unstable();
+        voters.dedup();
+        Members {
+            voters: vec![voters],
+            learners: Vec::new(),
+        }
+    }
+
+    /// Whether `id` alone decides.
+    pub fn is_only(&self, id: u64) -> bool {
+        self.voters.iter().all(|set| set[..] == [id])
+    }
+}
+
+impl std::fmt::Display for Members {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let joined = |ids: &[u64]| {
+            let ids: Vec<String> = ids.iter().map(u64::to_string).collect();
+            ids.join(" ")
+        };
+        let sets: Vec<String> = self.voters.iter().map(|set| joined(set)).collect();
+        write!(f, "voters {}", sets.join(" and "))?;
+        if !self.learners.is_empty() {
+            write!(f, ", learners {}", joined(&self.learners))?;
+        }
+        Ok(())
+    }
+}
