@@ -63,6 +63,10 @@ soak-full:
 soak-sweep:
     UNISON_SWEEP=full cargo test --release -p unisondb-engine --test crash -- --nocapture
 
+# Random schedules over a raft group of three: these seeds instead of a dozen.
+soak-raft SEEDS="1..500":
+    UNISON_RAFT_SEEDS={{SEEDS}} cargo test --release -p unisondb-raft --test schedules -- --nocapture
+
 # The properties with many more cases (those that do not set a number themselves).
 soak-properties CASES="5000":
     PROPTEST_CASES={{CASES}} cargo test --release --workspace --exclude unisondb-tests

@@ -10,6 +10,7 @@
 //! | [`error`] | what an answer that is no success looks like |
 //! | [`lenient`] | the one broken JSON that is understood when it is allowed to be |
 //! | [`client`] | a small client |
+//! | [`Peer`] | the way from one member of a raft group to another |
 //! | [`Writer`] | how a change gets into the log: a single node and a raft group look alike |
 //!
 //! Leaves to others: sockets and statuses of a server (`unisondb-http`), what commands mean
@@ -21,6 +22,7 @@ pub mod client;
 pub mod cursor;
 pub mod error;
 pub mod lenient;
+mod peer;
 pub mod percent;
 pub mod query;
 pub mod route;
@@ -30,6 +32,7 @@ pub use base64::Base64;
 pub use client::{Client, ClientError};
 pub use cursor::Cursor;
 pub use error::ApiError;
+pub use peer::{Peer, PeerError, Reply};
 pub use query::Query;
 pub use route::{Miss, Place, Route, TxStep};
 pub use writer::{Answer, Sealed, WriteError, Writer, Written};

@@ -82,6 +82,9 @@ impl Checks {
     pub(crate) fn done(&mut self, segment: SegmentId) {
         self.0.remove(&segment);
     }
+    fn all(&self) -> Vec<Check> {
+        self.0.values().map(|(check, _)| *check).collect()
+    }
     fn take(&mut self) -> Vec<Check> {
         let fresh = self.0.values_mut().filter(|(_, taken)| !*taken);
         fresh
@@ -322,6 +325,12 @@ impl Engine {
     /// is given once.
     pub fn pending_checks(&self) -> Vec<Check> {
         self.0.checks.lock().take()
+    }
+
+    /// The same, those given before too, in order: a leader may lose its office before the log has
+    /// what it proposed.
+    pub fn unconfirmed_checks(&self) -> Vec<Check> {
+        self.0.checks.lock().all()
     }
 
     /// Open transactions whose time is up at `now`: the leader proposes their abort.

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use rig::Rig;
-use unisondb_engine::start::StartError;
+use unisondb_engine::start::{self, Origin, StartError};
 use unisondb_platform::real;
 use unisondb_types::{Command, Lsn, Members};
 
@@ -133,4 +133,50 @@ fn a_lost_vote_is_made_again_by_the_only_voter_and_by_nobody_else() {
     };
     assert!(why.contains("raft.state is damaged"), "{why}");
     assert!(why.contains("add it again"), "it says what to do: {why}");
+}
+
+#[test]
+fn who_joins_begins_with_the_very_segment_that_the_lineage_began_with() {
+    let (founder, joiner) = (Place::new(), Place::new());
+    let rig = founder.open();
+    let first = rig.engine.wal().read(Lsn::FIRST, 1).unwrap();
+    let origin = Origin::of(&first[0].record).unwrap();
+    let folders = rig::folders(&joiner.home);
+    let join = || start::join(&real::platform(), &folders, &origin);
+    let id = join().unwrap();
+    assert_eq!(join().unwrap(), id, "done again it is the same member");
+    assert_ne!(id, own(&rig));
+
+    let joined = joiner.open();
+    assert_eq!(joined.engine.applied(), Lsn::FIRST);
+    let record = &joined.engine.wal().read(Lsn::FIRST, 1).unwrap()[0];
+    assert_eq!(record, &first[0], "CRC and all");
+    assert_eq!(
+        joined.engine.applied_stand().unwrap().membership.members,
+        group(&[own(&rig)], &[]),
+        "it is no member yet"
+    );
+    drop(joined);
+    let Err(StartError::Refused(why)) = join() else {
+        panic!("it has a state already");
+    };
+    assert!(why.contains("only an empty folder joins"), "{why}");
+}
+
+#[test]
+fn a_lineage_that_began_at_a_fork_cannot_be_joined_by_its_log() {
+    let world = rig::world::small_world();
+    world.empty("wal");
+    world.put_snapshot();
+    let rig = world.open(&rig::request()).unwrap();
+    let begun = rig.engine.history().first_lsn();
+    let record = &rig.engine.wal().read(begun, 1).unwrap()[0].record;
+    let origin = Origin::of(record).unwrap();
+    let place = Place::new();
+    let folders = rig::folders(&place.home);
+    let Err(StartError::Refused(why)) = start::join(&real::platform(), &folders, &origin) else {
+        panic!("the records before the fork are nowhere");
+    };
+    assert!(why.contains("snapshot"), "{why}");
+    assert!(!place.home.exists(), "nothing was made");
 }

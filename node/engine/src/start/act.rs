@@ -159,14 +159,7 @@ impl Ground<'_> {
 
     /// A vote for oneself, synced before the record that it stands for.
     pub(super) fn vote(&self, raft_id: u64, term: Term) -> Result<RaftStateFile, StartError> {
-        let state = RaftState {
-            raft_id,
-            term,
-            voted_for: Some(raft_id),
-            committed: false,
-        };
-        let path = &self.places.raft_state;
-        Ok(RaftStateFile::create(self.disk(), path, state)?)
+        vote(self.platform, &self.places, raft_id, term)
     }
 
     pub(super) fn open_wal(
@@ -460,6 +453,23 @@ impl Ground<'_> {
         engine.0.sealed.send_replace(newest);
         Ok(())
     }
+}
+
+/// A vote for oneself, synced.
+pub(super) fn vote(
+    platform: &Platform,
+    places: &Places,
+    raft_id: u64,
+    term: Term,
+) -> Result<RaftStateFile, StartError> {
+    let state = RaftState {
+        raft_id,
+        term,
+        voted_for: Some(raft_id),
+        committed: false,
+    };
+    let (disk, path) = (platform.disk.as_ref(), &places.raft_state);
+    Ok(RaftStateFile::create(disk, path, state)?)
 }
 
 /// A node id for votes: random, never zero.

@@ -29,6 +29,7 @@ mod aside;
 mod decide;
 mod files;
 mod findings;
+mod join;
 mod path;
 mod proof;
 mod restore;
@@ -53,6 +54,7 @@ use unisondb_wal::raft_state::RaftStateFile;
 use crate::{Applier, Engine};
 
 pub use decide::{Action, Plan};
+pub use join::{Origin, join};
 pub use volume::NetworkVolume;
 
 /// Where a namespace lives.

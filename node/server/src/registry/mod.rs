@@ -16,13 +16,13 @@ use unisondb_engine::Engine;
 use unisondb_engine::start::{self, Folders, OnGap, Opened, Request, StartError};
 use unisondb_http::HostError;
 use unisondb_platform::{DiskExt as _, OffloadExt as _, Platform};
+use unisondb_raft::AcceptClock;
 use unisondb_types::{LineageReason, Namespace};
 
 use crate::ballast::Ballast;
 use crate::config::{self, Config, Effective};
 use crate::directory::Directory;
 use crate::namespaces::{NO_ROOM, Namespaces, Outcome, RECOVERING, Slot};
-use crate::writer::office::AcceptClock;
 use crate::writer::{Lane, Mode, SingleWriter};
 
 /// Most namespaces that one node has: each is two threads, a log and an LMDB environment.

@@ -16,11 +16,11 @@ use tokio::sync::{Notify, mpsc};
 use unisondb_api::WriteError;
 use unisondb_engine::Engine;
 use unisondb_platform::Platform;
+use unisondb_raft::Office;
 use unisondb_types::{Check, Command, Kind, Stamp, Term};
 use unisondb_wal::{Entry, Error, FRAME_HEADER_BYTES};
 
 use super::apply::Group;
-use super::office::Office;
 use super::queued::Waiting;
 use super::{LaneState, Proposal, Work};
 use crate::ballast::Ballast;

@@ -18,7 +18,6 @@
 
 mod apply;
 mod log;
-pub(crate) mod office;
 pub(crate) mod queued;
 
 use std::future::poll_fn;
@@ -37,12 +36,12 @@ use unisondb_engine::start::Opened;
 use unisondb_engine::{Engine, Refusal};
 use unisondb_http::Note;
 use unisondb_platform::Platform;
+use unisondb_raft::{AcceptClock, Office};
 use unisondb_types::{
     AbortReason, Action, Command, Idempotency, Kind, Lsn, Namespace, Stamp, TxId, limits,
 };
 use unisondb_wal::SegmentState;
 
-use self::office::{AcceptClock, Office};
 use self::queued::{Queued, Waiting};
 use crate::ballast::Ballast;
 use crate::config::Durability;
@@ -253,7 +252,7 @@ impl Lane {
     pub(crate) fn log_now(&self) -> Stamp {
         let clock = &self.platform.clock;
         let (last, given) = *self.state.stamped.lock();
-        office::at_most(clock.now(), last, clock.monotonic().saturating_sub(given))
+        unisondb_raft::office::at_most(clock.now(), last, clock.monotonic().saturating_sub(given))
     }
 
     /// Whether the disk was full since the last call.

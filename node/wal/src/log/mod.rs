@@ -30,7 +30,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use unisondb_platform::{Disk, File, Offload, Platform};
-use unisondb_types::{ClusterId, Lsn, Namespace, SegmentId};
+use unisondb_types::{ClusterId, Lsn, Namespace, SegmentId, Stamp, Term};
 
 use crate::error::Error;
 use crate::info::SegmentInfo;
@@ -178,6 +178,11 @@ impl Wal {
     /// The last record there is.
     pub fn last(&self) -> Lsn {
         self.inner.state.lock().positions.last
+    }
+    /// Term and time of the last record there is.
+    pub fn last_term_and_stamp(&self) -> (Term, Stamp) {
+        let state = self.inner.state.lock();
+        (state.last_term, state.last_stamp)
     }
     /// The last record on stable storage here.
     pub fn durable(&self) -> Lsn {

@@ -74,6 +74,18 @@ impl Wal {
         }
     }
 
+    /// The same of what is in memory: without a look at the disk. `None` when `from` is not there.
+    pub fn read_memory(&self, from: Lsn, max_bytes: usize) -> Option<Vec<Entry>> {
+        let state = self.inner.state.lock();
+        if state.recent.first().is_none_or(|first| first > from) {
+            return None;
+        }
+        match find(&state, from, max_bytes) {
+            Ok(Found::Entries(entries)) => Some(entries),
+            _ => None,
+        }
+    }
+
     fn moved(&self, place: &Place) -> bool {
         let state = self.inner.state.lock();
         state.truncations != place.truncations || state.segment(place.header.id).is_none()

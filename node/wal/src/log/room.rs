@@ -86,6 +86,12 @@ impl Wal {
         }
     }
 
+    /// Whether [`reserve`](Self::reserve) would find that room without touching a file.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        let state = self.inner.state.lock();
+        Want::of(&state, &self.inner.options, bytes).is_there(&state)
+    }
+
     /// After a sync, on its thread: so that [`reserve`](Self::reserve) finds room. A full disk, or
     /// want of descriptors, is not said here, but when room is asked for.
     pub(super) fn top_up(&self, io: &mut Io) -> Result<(), Error> {

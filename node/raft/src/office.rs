@@ -18,7 +18,7 @@ const UNASKED: Duration = Duration::from_secs(7 * 86_400);
 
 /// One leader's time in office: from a start to the next.
 #[derive(Debug)]
-pub(crate) struct Office {
+pub struct Office {
     last: Stamp,
     /// When the last stamp was given; `None` before the first one of this office.
     given: Option<Duration>,
@@ -29,7 +29,7 @@ pub(crate) struct Office {
 
 impl Office {
     /// Begins behind a log whose last record is stamped `last`.
-    pub(crate) fn new(last: Stamp, accept_clock: AcceptClock) -> Office {
+    pub fn new(last: Stamp, accept_clock: AcceptClock) -> Office {
         Office {
             last,
             given: None,
@@ -42,7 +42,7 @@ impl Office {
     ///
     /// # Errors
     /// In words for the client: the clock is too far past the last record to be believed unasked.
-    pub(crate) fn time(&self, now: Stamp, monotonic: Duration) -> Result<Stamp, String> {
+    pub fn time(&self, now: Stamp, monotonic: Duration) -> Result<Stamp, String> {
         match self.given {
             None if self.accept_clock || now.micros_since(self.last) <= micros(UNASKED) => Ok(now),
             None => Err(format!(
@@ -59,7 +59,7 @@ impl Office {
     }
 
     /// A record was stamped `stamp` at monotonic time `monotonic`.
-    pub(crate) fn gave(&mut self, stamp: Stamp, monotonic: Duration) {
+    pub fn gave(&mut self, stamp: Stamp, monotonic: Duration) {
         if let Some(given) = self.given {
             let since = monotonic.saturating_sub(given);
             let ran = Duration::from_micros(stamp.micros_since(self.last));
@@ -75,19 +75,19 @@ impl Office {
     }
 
     /// How far the wall clock is behind the log.
-    pub(crate) fn behind(&self, now: Stamp) -> Duration {
+    pub fn behind(&self, now: Stamp) -> Duration {
         Duration::from_micros(self.last.micros_since(now))
     }
 }
 
 /// The wall time `now`, but no more than one minute past `since` after the stamp `last`.
-pub(super) fn at_most(now: Stamp, last: Stamp, since: Duration) -> Stamp {
+pub fn at_most(now: Stamp, last: Stamp, since: Duration) -> Stamp {
     now.min(last.plus_micros(micros(since + SLACK)))
 }
 
 /// Whether the first stamp after a start may lie more than seven days past the last record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum AcceptClock {
+pub enum AcceptClock {
     /// Yes: the operator has said so.
     Always,
     /// No.

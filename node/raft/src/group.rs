@@ -1,0 +1,435 @@
+//! [`Group`]: one namespace's raft group, as this node takes part in it.
+//!
+//! ```text
+//!  propose --> openraft --append--> log (memory) --> sync loop: fsync --> openraft: committed
+//!                 |  ^                                                        |
+//!                 v  |  frames, votes                                         v
+//!               Peer (other members)                            apply loop: state, answers
+//! ```
+//!
+//! What holds:
+//! - An answer of success comes after a quorum has the record on stable storage and this node has
+//!   applied it (P1), in the order of the log.
+//! - A client that goes away takes nothing back.
+//! - Whatever a member is sent, it answers; a damaged message changes nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::alias::WatchReceiverOf;
+use openraft::errors::{ClientWriteError, RaftError};
+use openraft::impls::ProgressResponder;
+use openraft::metrics::RaftServerMetrics;
+use openraft::raft::TransferLeaderRequest;
+use openraft::{Config, Raft, ReadPolicy, SnapshotPolicy};
+use openraft_rt::WatchReceiver as _;
+use openraft_rt::deterministic_rng::DeterministicRng;
+use openraft_rt_tokio::TokioRuntime;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
+use unisondb_api::{Peer, WriteError, Written};
+use unisondb_engine::Engine;
+use unisondb_engine::start::Opened;
+use unisondb_platform::{OffloadExt as _, Platform};
+use unisondb_types::{Command, Lsn, Members, Term};
+use unisondb_wal::FRAME_HEADER_BYTES;
+
+use crate::checks;
+use crate::log::{LogStore, Shared};
+use crate::machine::{self, Machine};
+use crate::message::{self, Reply, Request};
+use crate::network::Network;
+use crate::office::AcceptClock;
+use crate::standing::Standing;
+use crate::sync;
+use crate::types::{self, Proposal, Types};
+
+/// How often a leader shows that it is there.
+const HEARTBEAT: Duration = Duration::from_millis(250);
+/// How long a follower waits for that before it stands for election: at least, and less than.
+const ELECTION: (Duration, Duration) = (Duration::from_millis(600), Duration::from_millis(900));
+/// How long a snapshot may be under way.
+const SNAPSHOT: Duration = Duration::from_secs(60);
+
+/// Why a group does not start, or a change of it is not made.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("raft: {0}")]
+pub struct GroupError(String);
+
+/// What a group is started with.
+pub struct Parts {
+    /// The machine.
+    pub platform: Platform,
+    /// The namespace, open.
+    pub opened: Opened,
+    /// The way to the other members.
+    pub peer: Arc<dyn Peer>,
+    /// Which clock is believed.
+    pub accept_clock: AcceptClock,
+}
+
+/// Told of every change of leader, term and members.
+pub(crate) type Office = WatchReceiverOf<Types, RaftServerMetrics<Types>>;
+
+/// One namespace's group. Cheap to clone; every clone is the same group.
+#[derive(Clone)]
+pub struct Group {
+    raft: Raft<Types, Machine>,
+    own: u64,
+    engine: Engine,
+    standing: Arc<Standing>,
+    ended: Arc<Notify>,
+    stopped: Arc<AtomicBool>,
+    /// Where the next task's chance comes from.
+    seed: Arc<Mutex<u64>>,
+    /// Frame bytes of what is proposed and not yet answered: room is kept for all of them (D9).
+    under_way: Arc<AtomicU64>,
+}
+
+/// What one proposal takes of the room that is kept.
+struct Share {
+    under_way: Arc<AtomicU64>,
+    bytes: u64,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.under_way.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Group {
+    /// Takes part in the group: replays what it knows to be committed, votes, follows. A group of
+    /// one stands for election at once.
+    ///
+    /// # Errors
+    /// [`GroupError`] when the log and the vote cannot be read.
+    pub async fn start(parts: Parts) -> Result<Group, GroupError> {
+        let Parts {
+            platform,
+            opened,
+            peer,
+            accept_clock,
+        } = parts;
+        let Opened {
+            engine,
+            applier,
+            vote,
+            ..
+        } = opened;
+        let (name, wal) = (engine.namespace().clone(), engine.wal().clone());
+        let own = vote.state().raft_id;
+        let standing = Arc::new(Standing::default());
+        let ended = Arc::new(Notify::new());
+        let (appended, to_sync) = mpsc::unbounded_channel();
+        let (machine, batches) = Machine::new(engine.clone());
+        let syncing = sync::run(platform.clone(), wal.clone(), standing.clone(), to_sync);
+        let applying = machine::run(applier, batches, ended.clone());
+        let offload = &platform.offload;
+        offload.thread(&format!("log-{name}"), Box::pin(syncing));
+        offload.thread(&format!("apply-{name}"), Box::pin(applying));
+        let shared = Shared {
+            platform: platform.clone(),
+            wal,
+            standing: standing.clone(),
+            vote: Arc::new(Mutex::new(vote)),
+            floor: Mutex::new(None),
+        };
+        let store = LogStore::new(shared, accept_clock, appended);
+        let network = Network {
+            namespace: name.clone(),
+            own,
+            peer,
+        };
+        let mut seed = [0; 8];
+        platform.entropy.fill(&mut seed);
+        let seed = u64::from_le_bytes(seed);
+        let config = Arc::new(config(name.as_str())?);
+        let raft = Raft::new(own, config, network, store, machine);
+        let raft = DeterministicRng::<TokioRuntime>::scope(seed, raft).await;
+        let group = Group {
+            raft: raft.map_err(|e| GroupError(e.to_string()))?,
+            own,
+            engine,
+            standing,
+            ended,
+            seed: Arc::new(Mutex::new(seed)),
+            under_way: Arc::default(),
+            stopped: Arc::default(),
+        };
+        tokio::spawn(checks::run(group.clone()));
+        if group.members().is_only(own) {
+            group.stand(false).await?;
+        }
+        Ok(group)
+    }
+
+    /// Its raft id here.
+    pub fn own(&self) -> u64 {
+        self.own
+    }
+
+    /// The namespace.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// How its log is.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// Rung when a segment has ended, and at the end of the group.
+    pub(crate) fn ended(&self) -> &Notify {
+        &self.ended
+    }
+
+    /// Told of every change of leader, term and members.
+    pub(crate) fn watch_office(&self) -> Office {
+        self.raft.server_metrics()
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// Who leads, as far as this node knows.
+    pub fn leader(&self) -> Option<u64> {
+        self.raft.metrics().borrow_watched().current_leader
+    }
+
+    /// Whether this node leads, as far as it knows.
+    pub fn leads(&self) -> bool {
+        self.raft.is_leader()
+    }
+
+    /// The term that this node knows of.
+    pub fn term(&self) -> Term {
+        Term::new(self.raft.metrics().borrow_watched().current_term)
+    }
+
+    /// Who belongs to it, by the newest record that says so, committed or not.
+    pub fn members(&self) -> Members {
+        types::members_of(
+            self.raft
+                .metrics()
+                .borrow_watched()
+                .membership_config
+                .membership(),
+        )
+    }
+
+    /// Puts a command into the log as one record, and waits until it is committed and applied here.
+    ///
+    /// # Errors
+    /// [`WriteError`]: each says whether it may have happened.
+    pub async fn propose(&self, command: &Command) -> Result<Written, WriteError> {
+        if let Some(why) = self.standing.failed() {
+            return Err(WriteError::Failed(why));
+        }
+        let proposal = Proposal {
+            kind: command.kind(),
+            payload: command.payload(),
+        };
+        let _share = self.reserve(proposal.payload.len()).await?;
+        // Bound to the term in which this node leads: a later one makes no second record of it.
+        let term = self.raft.as_leader().map(|leader| leader.term());
+        let term = term.map_err(|e| self.not_leading(e.leader_id))?;
+        let (responder, answered) = ProgressResponder::complete_only();
+        let write = self.raft.write(proposal).responder(responder);
+        let sent = write.with_leader(term).await;
+        sent.map_err(|e| self.unknown(&e.to_string()))?;
+        let mut stuck = self.standing.stuck();
+        tokio::select! {
+            biased;
+            answer = answered => match answer {
+                Ok(Ok(response)) => Ok(Written {
+                    lsn: response.data.lsn,
+                    outcome: response.data.outcome,
+                }),
+                Ok(Err(ClientWriteError::ForwardToLeader(to))) => Err(self.not_leading(to.leader_id)),
+                Ok(Err(e)) => Err(self.unknown(&e.to_string())),
+                Err(_) => Err(self.unknown("the group has stopped")),
+            },
+            why = stuck_now(&mut stuck) => Err(self.unknown(&why)),
+        }
+    }
+
+    /// A position at or above every write acknowledged anywhere before the call, as the leader
+    /// learns it from a quorum.
+    ///
+    /// # Errors
+    /// [`WriteError::Unavailable`] where this node does not lead, or no quorum answers.
+    pub async fn barrier(&self) -> Result<Lsn, WriteError> {
+        match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
+            Ok((id, _)) => Ok(types::lsn(id.log_id().index)),
+            Err(RaftError::APIError(e)) => Err(WriteError::Unavailable(e.to_string())),
+            Err(RaftError::Fatal(e)) => Err(WriteError::Failed(e.to_string())),
+        }
+    }
+
+    /// Answers a message of another member.
+    pub async fn answer(&self, bytes: Bytes) -> Bytes {
+        let failed = |why: String| message::plain(&Reply::Failed(why));
+        let (request, entries) = match message::decode::<Request>(bytes) {
+            Ok(decoded) => decoded,
+            Err(e) => return failed(e.to_string()),
+        };
+        let reply = match request {
+            Request::PreVote(election) => {
+                let answer = self.raft.pre_vote(election.request()).await;
+                answer.map(|r| Reply::voted(&r)).map_err(|e| e.to_string())
+            }
+            Request::Vote(election) => {
+                let answer = self.raft.vote(election.request()).await;
+                answer.map(|r| Reply::voted(&r)).map_err(|e| e.to_string())
+            }
+            Request::Append { .. } => match request.append(entries) {
+                Some(append) => {
+                    let answer = self.raft.append_entries(append).await;
+                    answer
+                        .map(|r| Reply::appended(&r))
+                        .map_err(|e| e.to_string())
+                }
+                None => Err("its frames do not follow one another".to_owned()),
+            },
+            Request::Transfer { leader, to, last } => {
+                let request = TransferLeaderRequest::new(leader.into(), to, message::log_id(last));
+                match self.raft.handle_transfer_leader(request).await {
+                    Ok(Ok(())) => Ok(Reply::Transferred),
+                    Ok(Err(e)) => Err(e.to_string()),
+                    Err(e) => Err(e.to_string()),
+                }
+            }
+        };
+        match reply {
+            Ok(reply) => message::plain(&reply),
+            Err(why) => failed(why),
+        }
+    }
+
+    /// Adds a follower without a vote, and waits until it has nearly all.
+    ///
+    /// # Errors
+    /// [`GroupError`].
+    pub async fn add_learner(&self, id: u64) -> Result<(), GroupError> {
+        let done = self.scoped(self.raft.add_learner(id, (), true)).await;
+        done.map(drop).map_err(|e| GroupError(e.to_string()))
+    }
+
+    /// Makes `voters` the ones that vote; who votes no more leaves.
+    ///
+    /// # Errors
+    /// [`GroupError`].
+    pub async fn set_voters(&self, voters: Vec<u64>) -> Result<(), GroupError> {
+        let voters: std::collections::BTreeSet<u64> = voters.into_iter().collect();
+        let done = self
+            .scoped(self.raft.change_membership(voters, false))
+            .await;
+        done.map(drop).map_err(|e| GroupError(e.to_string()))
+    }
+
+    /// Hands the lead to another voter.
+    ///
+    /// # Errors
+    /// [`GroupError`].
+    pub async fn transfer(&self, to: u64) -> Result<(), GroupError> {
+        let done = self.raft.trigger().transfer_leader(to).await;
+        done.map_err(|e| GroupError(e.to_string()))
+    }
+
+    /// Stands for election now, after asking whether it would win if `asking`.
+    ///
+    /// # Errors
+    /// [`GroupError`].
+    pub async fn stand(&self, asking: bool) -> Result<(), GroupError> {
+        let done = self.raft.trigger().elect(asking).await;
+        done.map_err(|e| GroupError(e.to_string()))
+    }
+
+    /// Takes part no longer. What is proposed and not answered is unknown.
+    pub async fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        self.ended.notify_one();
+        // It may have died of an error before, which was said then.
+        drop(self.raft.shutdown().await);
+    }
+
+    /// Runs what starts tasks of openraft's: their chance comes from here.
+    async fn scoped<F: Future>(&self, work: F) -> F::Output {
+        let seed = {
+            let mut seed = self.seed.lock();
+            *seed = seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            *seed
+        };
+        DeterministicRng::<TokioRuntime>::scope(seed, work).await
+    }
+
+    /// Room for one more record, before anything is promised: a full disk is refused here and not
+    /// met in the log.
+    async fn reserve(&self, payload: usize) -> Result<Share, WriteError> {
+        let bytes = (FRAME_HEADER_BYTES + payload) as u64;
+        let all = bytes + self.under_way.fetch_add(bytes, Ordering::Relaxed);
+        let under_way = self.under_way.clone();
+        let share = Share { under_way, bytes };
+        let wal = self.engine.wal();
+        if !wal.has_room(all) {
+            let wal = wal.clone();
+            let platform = self.engine.platform().clone();
+            let made = platform.offload.blocking(move || wal.reserve(all)).await;
+            made.map_err(|e| match e {
+                unisondb_wal::Error::Full { .. } => WriteError::Full,
+                e if e.is_passing() => WriteError::Unavailable(e.to_string()),
+                e => {
+                    self.standing.fail(&e.to_string());
+                    WriteError::Failed(e.to_string())
+                }
+            })?;
+        }
+        Ok(share)
+    }
+
+    fn not_leading(&self, leader: Option<u64>) -> WriteError {
+        let known = leader.filter(|id| *id != self.own);
+        WriteError::Unavailable(match known {
+            Some(id) => format!("member {id} leads"),
+            None => "no leader is known just now".to_owned(),
+        })
+    }
+
+    fn unknown(&self, why: &str) -> WriteError {
+        WriteError::Unknown(self.standing.failed().unwrap_or_else(|| why.to_owned()))
+    }
+}
+
+/// Waits until the log cannot be synced, and gives the reason.
+async fn stuck_now(stuck: &mut tokio::sync::watch::Receiver<Option<String>>) -> String {
+    let why = stuck.wait_for(Option::is_some).await;
+    let why = why.ok().and_then(|why| why.clone());
+    match why {
+        Some(why) => why,
+        // The group outlives its proposals.
+        None => std::future::pending().await,
+    }
+}
+
+fn config(name: &str) -> Result<Config, GroupError> {
+    let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+    let config = Config {
+        cluster_name: name.to_owned(),
+        heartbeat_interval: millis(HEARTBEAT),
+        election_timeout_min: millis(ELECTION.0),
+        election_timeout_max: millis(ELECTION.1),
+        install_snapshot_timeout: millis(SNAPSHOT),
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        enable_pre_vote: Some(true),
+        // A restarted leader would keep its office with an older state.
+        enable_leader_restore: Some(false),
+        allow_log_reversion: Some(false),
+        ..Config::default()
+    };
+    config.validate().map_err(|e| GroupError(e.to_string()))
+}

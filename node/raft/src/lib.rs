@@ -1,0 +1,30 @@
+//! One raft group a namespace: openraft over the log and the engine. The only crate that names
+//! openraft.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`group`] | a group, as a node takes part in it |
+//! | `log`, `sync` | the namespace's log as openraft's; when what was appended is durable |
+//! | `machine` | the namespace's state as openraft's; the apply loop |
+//! | `checks` | the leader says what ended segments add up to (D5) |
+//! | `network`, `message` | what members send one another |
+//! | `types`, `entry` | openraft's types filled in with ours |
+//! | [`office`] | which stamps a leader may give (D3) |
+//!
+//! Why it is built so, and what is still missing: `docs/adr/0004-the-log-is-the-raft-log.md`.
+
+mod checks;
+mod entry;
+pub mod group;
+mod log;
+mod machine;
+mod message;
+mod network;
+pub mod office;
+mod standing;
+mod sync;
+mod types;
+
+pub use group::{Group, GroupError, Parts};
+pub use office::{AcceptClock, Office};
+pub use standing::Standing;

@@ -1,0 +1,174 @@
+//! [`Network`]: openraft's calls to other members, as messages over [`Peer`]. Each has a deadline.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::errors::{
+    NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
+};
+use openraft::network::{RPCOption, RPCTypes, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::{OptionalSend, RaftNetworkFactory};
+use unisondb_api::{Peer, PeerError};
+use unisondb_engine::Stand;
+use unisondb_types::Namespace;
+
+use crate::message::{self, Election, Reply, Request};
+use crate::types::{Types, Vote};
+
+type Failure = RPCError<Types>;
+
+/// Makes a way to each member.
+#[derive(Clone)]
+pub(crate) struct Network {
+    pub(crate) namespace: Namespace,
+    pub(crate) own: u64,
+    pub(crate) peer: Arc<dyn Peer>,
+}
+
+/// The way to one member.
+pub(crate) struct Way {
+    network: Network,
+    to: u64,
+}
+
+impl RaftNetworkFactory<Types> for Network {
+    type Network = Way;
+
+    async fn new_client(&mut self, target: u64, _node: &()) -> Way {
+        Way {
+            network: self.clone(),
+            to: target,
+        }
+    }
+}
+
+impl Way {
+    async fn call(&self, message: Bytes, what: RPCTypes, most: Duration) -> Result<Reply, Failure> {
+        let Network {
+            namespace,
+            own,
+            peer,
+        } = &self.network;
+        let answer = tokio::time::timeout(most, peer.call(namespace, self.to, message)).await;
+        let bytes = match answer {
+            Ok(Ok(bytes)) => bytes,
+            Ok(Err(e @ PeerError::Unreachable(_))) => {
+                return Err(RPCError::Unreachable(Unreachable::new(&e)));
+            }
+            Ok(Err(e @ PeerError::Lost(_))) => {
+                return Err(RPCError::Network(NetworkError::new(&e)));
+            }
+            Err(_) => {
+                return Err(RPCError::Timeout(Timeout {
+                    action: what,
+                    id: *own,
+                    target: self.to,
+                    timeout: most,
+                }));
+            }
+        };
+        let (reply, _) =
+            message::decode(bytes).map_err(|e| RPCError::Network(NetworkError::new(&e)))?;
+        match reply {
+            Reply::Failed(why) => Err(RPCError::Network(NetworkError::from_string(why))),
+            reply => Ok(reply),
+        }
+    }
+
+    async fn elect(
+        &self,
+        request: Request,
+        what: RPCTypes,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, Failure> {
+        let reply = self.call(message::plain(&request), what, option.hard_ttl());
+        match reply.await? {
+            Reply::Voted {
+                ballot,
+                last,
+                granted,
+            } => {
+                let vote: Vote = ballot.into();
+                Ok(VoteResponse::new(vote, message::log_id(last), granted))
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+fn unexpected(reply: &Reply) -> Failure {
+    RPCError::Network(NetworkError::from_string(format!(
+        "an answer to something else: {reply:?}"
+    )))
+}
+
+impl RaftNetworkV2<Types> for Way {
+    type SnapshotData = Stand;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, Failure> {
+        let message = message::append(&request);
+        let reply = self.call(message, RPCTypes::AppendEntries, option.hard_ttl());
+        Ok(match reply.await? {
+            Reply::Appended => AppendEntriesResponse::Success,
+            Reply::AppendedUpTo(at) => AppendEntriesResponse::PartialSuccess(message::log_id(at)),
+            Reply::Conflict => AppendEntriesResponse::Conflict,
+            Reply::Later(ballot) => AppendEntriesResponse::HigherVote(ballot.into()),
+            other => return Err(unexpected(&other)),
+        })
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, Failure> {
+        let request = Request::Vote(Election::of(&request));
+        self.elect(request, RPCTypes::Vote, option).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, Failure> {
+        let request = Request::PreVote(Election::of(&request));
+        self.elect(request, RPCTypes::Vote, option).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        _vote: Vote,
+        snapshot: openraft::alias::SnapshotOf<Types, Stand>,
+        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let why = format!(
+            "member {} lacks records that are purged here, and a snapshot up to {} is not sent by this release",
+            self.to, snapshot.meta
+        );
+        Err(StreamingError::Unreachable(Unreachable::from_string(why)))
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, Failure> {
+        let message = message::plain(&Request::transfer(&request));
+        let reply = self.call(message, RPCTypes::TransferLeader, option.hard_ttl());
+        match reply.await? {
+            Reply::Transferred => Ok(Ok(())),
+            other => Err(unexpected(&other)),
+        }
+    }
+}

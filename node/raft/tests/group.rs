@@ -1,0 +1,173 @@
+//! A group of members over logs in memory and real LMDB: what is acknowledged stays, on every member
+//! the same bytes, through elections, cut ways and power losses.
+#![allow(clippy::unwrap_used)]
+
+mod rig;
+
+use std::time::Duration;
+
+use rig::{Cluster, End, put};
+use unisondb_api::WriteError;
+use unisondb_types::{Command, Key, Kind, Lsn};
+
+fn key(k: &str) -> Key {
+    Key::new(k.as_bytes().to_vec()).unwrap()
+}
+
+fn value(cluster: &Cluster, member: usize, k: &str) -> Option<Vec<u8>> {
+    let engine = cluster.members[member].group().engine();
+    engine
+        .kv(&key(k))
+        .unwrap()
+        .map(|entry| entry.value.to_vec())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_of_one_leads_at_once_and_again_after_a_restart() {
+    let mut cluster = Cluster::one(1).await;
+    let first = cluster.put("a", "1").await;
+    // The lineage, then the blank record of the first term in office.
+    assert_eq!(first.lsn, Lsn::new(3));
+    let term = cluster.members[0].group().term();
+    cluster.end(0, End::PowerLoss).await;
+    cluster.start(0).await;
+    let second = cluster.put("b", "2").await;
+    assert_eq!(second.lsn, Lsn::new(5));
+    assert!(cluster.members[0].group().term() > term);
+    assert_eq!(value(&cluster, 0, "a").unwrap(), b"1");
+    let log = cluster.agree().await;
+    let kinds: Vec<Kind> = log.iter().map(|e| e.record.kind).collect();
+    assert_eq!(
+        kinds,
+        [
+            Kind::Lineage,
+            Kind::Blank,
+            Kind::User,
+            Kind::Blank,
+            Kind::User
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_members_have_the_same_segments_byte_for_byte() {
+    let cluster = Cluster::of(3, 1).await;
+    for n in 0..120 {
+        cluster
+            .put(&format!("k{}", n % 17), &"x".repeat(n * 7))
+            .await;
+        if n % 40 == 20 {
+            let leader = cluster.leader().await;
+            let group = cluster.members[leader].group();
+            let active = group.engine().wal().active().id;
+            group.propose(&Command::Seal(active)).await.unwrap();
+        }
+    }
+    let log = cluster.agree().await;
+    let sealed = cluster.members[0].group().engine().wal().segments();
+    assert!(sealed.len() > 4, "{}", sealed.len());
+    let members = log.iter().filter(|e| e.record.kind == Kind::Membership);
+    assert!(members.count() >= 4, "learners, then voters");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_answered_stays_though_leaders_go() {
+    let mut cluster = Cluster::of(3, 1).await;
+    let mut answered = Vec::new();
+    for round in 0..4 {
+        for n in 0..15 {
+            let (k, v) = (format!("k{round}-{n}"), format!("v{round}-{n}"));
+            answered.push((cluster.put(&k, &v).await.lsn, k, v));
+        }
+        let leader = cluster.leader().await;
+        cluster.end(leader, End::PowerLoss).await;
+        cluster.put(&format!("without-{leader}"), "x").await;
+        cluster.start(leader).await;
+    }
+    let log = cluster.agree().await;
+    for (lsn, k, v) in answered {
+        let entry = log.iter().find(|e| e.record.lsn == lsn).unwrap();
+        assert_eq!(entry.record.command().unwrap(), put(&k, &v));
+        for member in 0..3 {
+            assert_eq!(value(&cluster, member, &k).unwrap(), v.as_bytes());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_is_cut_off_commits_nothing_and_its_tail_is_taken_back() {
+    let cluster = Cluster::of(3, 1).await;
+    cluster.put("a", "1").await;
+    let old = cluster.leader().await;
+    cluster.cut(old);
+    let lost = put("lost", "x");
+    let alone = cluster.members[old].group();
+    let outcome = tokio::time::timeout(Duration::from_secs(2), alone.propose(&lost)).await;
+    assert!(
+        !matches!(outcome, Ok(Ok(_))),
+        "nobody else has it: {outcome:?}"
+    );
+    assert!(alone.engine().wal().last() > alone.engine().applied());
+    cluster.put("b", "2").await;
+    let read = tokio::time::timeout(Duration::from_secs(5), alone.barrier()).await;
+    assert!(
+        !matches!(read, Ok(Ok(_))),
+        "it cannot know what the others did: {read:?}"
+    );
+    assert_ne!(cluster.leader().await, old);
+    cluster.heal();
+    cluster.put("c", "3").await;
+    let log = cluster.agree().await;
+    let has_lost = log.iter().any(|e| e.record.command().unwrap() == lost);
+    assert!(!has_lost, "a later leader never had it");
+    assert_eq!(value(&cluster, old, "b").unwrap(), b"2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_refuses_writes_and_says_who_leads() {
+    let cluster = Cluster::of(3, 1).await;
+    let leader = cluster.leader().await;
+    let id = cluster.members[leader].id;
+    let follower = (leader + 1) % 3;
+    rig::wait("the follower knows its leader", || async {
+        (cluster.members[follower].group().leader() == Some(id)).then_some(())
+    })
+    .await;
+    let refused = cluster.members[follower]
+        .group()
+        .propose(&put("a", "1"))
+        .await;
+    let Err(WriteError::Unavailable(why)) = refused else {
+        panic!("{refused:?}");
+    };
+    assert!(why.contains(&id.to_string()), "{why}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_lead_is_handed_over() {
+    let cluster = Cluster::of(3, 1).await;
+    let from = cluster.leader().await;
+    let to = (from + 1) % 3;
+    let id = cluster.members[to].id;
+    cluster.members[from].group().transfer(id).await.unwrap();
+    rig::wait("the other leads", || async {
+        (cluster.leader().await == to).then_some(())
+    })
+    .await;
+    cluster.put("a", "1").await;
+    cluster.agree().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn damaged_messages_change_nothing() {
+    let cluster = Cluster::of(3, 1).await;
+    cluster.put("a", "1").await;
+    let follower = (cluster.leader().await + 1) % 3;
+    let group = cluster.members[follower].group();
+    for bytes in [&b""[..], b"1234567", &[0; 8], &[0xff; 64]] {
+        let answer = group.answer(bytes::Bytes::copy_from_slice(bytes)).await;
+        assert!(!answer.is_empty(), "it is answered");
+    }
+    cluster.put("b", "2").await;
+    cluster.agree().await;
+}
