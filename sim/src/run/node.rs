@@ -7,6 +7,7 @@ use std::rc::Rc;
 use tokio::sync::watch;
 use turmoil::Sim;
 use unisondb_engine::start::{self, Folders};
+use unisondb_platform::DiskExt as _;
 use unisondb_platform::memory::{MemoryClock, MemoryDisk, platform_on};
 
 use super::{HOST, Shell};
@@ -124,10 +125,13 @@ impl Node {
             .collect()
     }
 
-    /// Names of all files on its disk.
+    /// Names of all files on its disk that can be read: once every fault is healed, a sector that
+    /// went bad is all that can keep one from it.
     pub fn files(&self) -> Vec<PathBuf> {
-        let files = self.machine.borrow().disk.files(Path::new("/"));
-        files.into_iter().map(|(path, _)| path).collect()
+        let disk = self.machine.borrow().disk.clone();
+        let files = disk.files(Path::new("/")).into_iter();
+        let readable = |path: &PathBuf| restores::plain(&disk).read(path, 1 << 30).is_ok();
+        files.map(|(path, _)| path).filter(readable).collect()
     }
 
     /// The lineage of the newest segment.

@@ -12,8 +12,8 @@
 //!
 //! where `NAME` is one that a request can ask for. None yet: no bytes, or zeroes in the place of the first
 //! ones (a snapshot's first sector, a whole checksum line), which a power loss took. (A snapshot's first
-//! sector is on the medium before anything behind it is written.) What a live call writes stays: its
-//! target is locked ([`Targets`]), and nobody begins on it while it is looked at.
+//! sector is on the medium before anything behind it is written.) What cannot be read stays: nothing tells
+//! whose it is. What a live call writes stays: its target is locked ([`Targets`]), and nobody begins on it while it is looked at.
 
 use std::io;
 use std::path::Path;

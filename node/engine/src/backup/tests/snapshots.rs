@@ -311,6 +311,11 @@ fn what_a_dead_call_left_under_another_name_goes_and_what_a_live_one_writes_or_o
         put("mine.sha256.tmp", b"half");
         put("other.sha256.tmp", sum.as_bytes());
         put("mine.wal.tmp", &begun[..9_000]);
+        put(
+            "unread.sha256.tmp",
+            sum.replace("dead", "unread").as_bytes(),
+        );
+        disk.spoil(&folder.join("unread.sha256.tmp"), 0).unwrap();
     };
     let stays = [
         "a",
@@ -322,6 +327,7 @@ fn what_a_dead_call_left_under_another_name_goes_and_what_a_live_one_writes_or_o
         "other.sha256.tmp",
         "room.tmp",
         "small.tmp",
+        "unread.sha256.tmp",
     ];
     leave();
     let targets = &node.engine.0.backup.targets;
