@@ -180,3 +180,39 @@ fn a_lineage_that_began_at_a_fork_cannot_be_joined_by_its_log() {
     assert!(why.contains("snapshot"), "{why}");
     assert!(!place.home.exists(), "nothing was made");
 }
+
+#[test]
+fn a_vote_of_another_history_keeps_no_record_from_being_applied() {
+    let (place, other) = (Place::new(), Place::new());
+    let rig = place.open();
+    let last = append(&rig, "1");
+    drop(rig);
+    drop(other.open());
+    // As after a restore that is taken back by hand: the log of before, the vote of since.
+    let vote = "wal/raft.state";
+    fs::copy(other.home.join(vote), place.home.join(vote)).unwrap();
+    assert_eq!(place.open().engine.applied(), last);
+}
+
+#[test]
+fn who_joined_makes_no_vote_and_applies_nothing_by_itself() {
+    let (founder, joiner) = (Place::new(), Place::new());
+    let rig = founder.open();
+    let first = rig.engine.wal().read(Lsn::FIRST, 1).unwrap();
+    let origin = Origin::of(&first[0].record).unwrap();
+    start::join(&real::platform(), &rig::folders(&joiner.home), &origin).unwrap();
+    let joined = joiner.open();
+    let last = append(&joined, "replicated, and committed by nobody yet");
+    drop(joined);
+    let joined = joiner.open();
+    assert_eq!(
+        (joined.engine.applied(), joined.engine.wal().last()),
+        (Lsn::FIRST, last)
+    );
+    drop(joined);
+    fs::write(joiner.home.join("wal/raft.state"), [1; 1024]).unwrap();
+    assert!(
+        matches!(joiner.try_open(), Err(StartError::Refused(_))),
+        "it would take its founder's name"
+    );
+}

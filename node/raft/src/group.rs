@@ -33,7 +33,7 @@ use unisondb_api::{Peer, WriteError, Written};
 use unisondb_engine::Engine;
 use unisondb_engine::start::Opened;
 use unisondb_platform::{OffloadExt as _, Platform};
-use unisondb_types::{Command, Lsn, Members, Term};
+use unisondb_types::{Command, Lsn, Members, Term, limits};
 use unisondb_wal::FRAME_HEADER_BYTES;
 
 use crate::checks;
@@ -233,6 +233,12 @@ impl Group {
             kind: command.kind(),
             payload: command.payload(),
         };
+        let (bytes, limit) = (proposal.payload.len(), limits::FRAME_PAYLOAD_BYTES);
+        if bytes > limit {
+            return Err(WriteError::TooLarge(format!(
+                "a record has at most {limit} bytes, this one has {bytes}"
+            )));
+        }
         let _share = self.reserve(proposal.payload.len()).await?;
         // Bound to the term in which this node leads: a later one makes no second record of it.
         let term = self.raft.as_leader().map(|leader| leader.term());
@@ -293,7 +299,9 @@ impl Group {
                         .map(|r| Reply::appended(&r))
                         .map_err(|e| e.to_string())
                 }
-                None => Err("its frames do not follow one another".to_owned()),
+                None => {
+                    Err("it is no leader's, or its frames do not follow one another".to_owned())
+                }
             },
             Request::Transfer { leader, to, last } => {
                 let request = TransferLeaderRequest::new(leader.into(), to, message::log_id(last));

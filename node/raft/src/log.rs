@@ -85,8 +85,8 @@ impl LogStore {
             Some(office) if office.0 == term => office,
             other => other.insert((term, Office::new(last, self.accept_clock))),
         };
-        // A clock that is not believed refuses clients before they propose. What a group says of
-        // itself must go on, and stands as close behind the last record as can be.
+        // Of a clock that is not believed (D3) nothing is taken: as close behind the last record as
+        // can be.
         let time = office.time(now, monotonic).unwrap_or(last);
         let entries = wal.append(term, time, &commands)?;
         if let Some(last) = entries.last() {

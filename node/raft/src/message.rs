@@ -94,7 +94,7 @@ pub(crate) enum Reply {
     Later(Ballot),
     /// It will.
     Transferred,
-    /// It cannot answer; nothing was done.
+    /// It cannot.
     Failed(String),
 }
 
@@ -171,7 +171,7 @@ impl Request {
     }
 
     /// What openraft is told of an append; `None` where the frames do not follow `previous` one by
-    /// one, and of any other request.
+    /// one, where nobody leads yet, and of any other request.
     pub(crate) fn append(self, entries: Vec<RaftEntry>) -> Option<AppendEntriesRequest<Types>> {
         let Request::Append {
             leader,
@@ -181,6 +181,10 @@ impl Request {
         else {
             return None;
         };
+        // Only who was granted the vote may append; openraft takes that for granted itself.
+        if !leader.granted {
+            return None;
+        }
         let mut before = previous.map(|at| (at.term, at.index));
         for entry in &entries {
             let follows = match before {
@@ -416,6 +420,15 @@ mod tests {
             header.append(entries)
         };
         assert!(append(vec![]).is_some());
+        let candidate = Request::Append {
+            leader: Ballot {
+                granted: false,
+                ..LEADER
+            },
+            previous: None,
+            committed: None,
+        };
+        assert!(candidate.append(vec![]).is_none(), "it does not lead");
         assert!(append(vec![frame(11, 2)]).is_some());
         assert!(append(vec![frame(12, 2)]).is_none(), "one is missing");
         assert!(append(vec![frame(11, 1)]).is_none(), "terms never fall");

@@ -22,6 +22,12 @@ pub struct Stand {
     pub membership: Membership,
 }
 
+/// What is kept counts unless the lineage began after it: a release that keeps none may have begun it.
+fn current(kept: Option<Membership>, history: &LineageRecord) -> Membership {
+    let kept = kept.filter(|membership| membership.lsn >= history.first_lsn());
+    kept.unwrap_or_else(|| Membership::at_begin(history))
+}
+
 impl Engine {
     /// Of what is applied now.
     ///
@@ -38,10 +44,11 @@ impl Engine {
                 continue;
             }
             let key = table::meta(position::MEMBERS);
-            let membership = match view.get(&key)? {
-                Some(bytes) => decode(&key, entry::open(&key, &bytes)?.payload)?,
-                None => Membership::at_begin(&history),
+            let kept = match view.get(&key)? {
+                Some(bytes) => Some(decode(&key, entry::open(&key, &bytes)?.payload)?),
+                None => None,
             };
+            let membership = current(kept, &history);
             return Ok(Stand {
                 lsn,
                 term,
@@ -72,13 +79,10 @@ impl Engine {
             return Ok(None);
         };
         let position: Position = codec::decode(&position).map_err(damaged)?;
-        let membership = match meta(position::MEMBERS)? {
-            Some(bytes) => codec::decode(&bytes).map_err(damaged)?,
-            None => {
-                let history: LineageRecord = codec::decode(&history).map_err(damaged)?;
-                Membership::at_begin(&history)
-            }
-        };
+        let history: LineageRecord = codec::decode(&history).map_err(damaged)?;
+        let kept = meta(position::MEMBERS)?;
+        let kept = kept.map(|bytes| codec::decode(&bytes).map_err(damaged));
+        let membership = current(kept.transpose()?, &history);
         Ok(Some(Stand {
             lsn: position.lsn,
             term: position.term,

@@ -240,7 +240,10 @@ impl Ground<'_> {
             return Ok(file);
         }
         let stand = engine.applied_stand().map_err(StartError::Engine)?;
-        let [voters] = &stand.membership.members.voters[..] else {
+        // What is not applied may say that there are others.
+        let all = engine.applied() == engine.wal().last() && !self.has_joined()?;
+        let members = stand.membership.members;
+        let ([voters], true) = (&members.voters[..], all && members.learners.is_empty()) else {
             return Err(self.vote_lost());
         };
         let [raft_id] = voters[..] else {
@@ -249,6 +252,13 @@ impl Ground<'_> {
         let term = stand.term.next();
         tracing::warn!(namespace = %self.namespace, %term, "raft.state was damaged: a new vote above every term in the log");
         self.vote(raft_id, term)
+    }
+
+    /// Whether this folder came to be by joining a group.
+    fn has_joined(&self) -> Result<bool, StartError> {
+        let joined = &self.places.joined;
+        let there = self.disk().exists(joined);
+        there.map_err(|e| StartError::io(joined, e))
     }
 
     /// Whom it has voted for is not known, and there are others to vote with.
@@ -374,14 +384,16 @@ impl Ground<'_> {
     fn replay_committed(&self, engine: &Engine, applier: &mut Applier) -> Result<(), StartError> {
         let wal = engine.wal();
         let stand = engine.applied_stand().map_err(StartError::Engine)?;
+        let joined = self.has_joined()?;
         let own = match raft_state::read(self.disk(), &self.places.raft_state)? {
             raft_state::Found::Valid(state) => Some(state.raft_id),
-            // Decided once the log has been looked at.
             raft_state::Found::Missing | raft_state::Found::Damaged => None,
         };
-        let decides = |members: &Members| match own {
-            Some(id) => members.is_only(id),
-            None => members.voters.iter().all(|set| set.len() == 1),
+        // Who never joined anybody is the one voter there is, whatever vote lies beside the log: an
+        // operator may have put another history of this node in its place.
+        let decides = |members: &Members| match joined {
+            true => own.is_some_and(|id| members.is_only(id)),
+            false => members.learners.is_empty() && members.voters.iter().all(|v| v.len() == 1),
         };
         let mut alone = decides(&stand.membership.members);
         self.replay(engine, applier, Target::Latest, |batch| {

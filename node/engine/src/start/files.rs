@@ -25,6 +25,8 @@ pub(super) struct Places {
     pub(super) wal: PathBuf,
     pub(super) raft_state: PathBuf,
     pub(super) ids: PathBuf,
+    /// Says that this folder came to be by joining a group.
+    pub(super) joined: PathBuf,
     pub(super) restoring: PathBuf,
     pub(super) recovery: PathBuf,
 }
@@ -42,6 +44,7 @@ impl Places {
             raft_state: wal.join("raft.state"),
             wal,
             ids: home.join("ids"),
+            joined: home.join("joined"),
             restoring: home.join("restoring"),
             recovery: home.join("recovery.toml"),
         }

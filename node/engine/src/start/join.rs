@@ -63,6 +63,9 @@ pub fn join(platform: &Platform, folders: &Folders, origin: &Origin) -> Result<u
         disk.create_folders(folder)
             .map_err(|e| StartError::io(folder, e))?;
     }
+    // Before there is a vote: whoever has one here knows that it may not be the only voter.
+    disk.publish(&places.joined, b"")
+        .map_err(|e| StartError::io(&places.joined, e))?;
     let vote = match RaftStateFile::open(disk, &places.raft_state)? {
         Some(vote) => vote,
         // A term at least that of the log, and nobody else's vote in it (D1).
