@@ -82,8 +82,6 @@ pub struct Group {
     standing: Arc<Standing>,
     ended: Arc<Notify>,
     stopped: Arc<AtomicBool>,
-    /// Where the next task's chance comes from.
-    seed: Arc<Mutex<u64>>,
     /// Frame bytes of what is proposed and not yet answered: room is kept for all of them (D9).
     under_way: Arc<AtomicU64>,
 }
@@ -143,19 +141,15 @@ impl Group {
             own,
             peer,
         };
-        let mut seed = [0; 8];
-        platform.entropy.fill(&mut seed);
-        let seed = u64::from_le_bytes(seed);
         let config = Arc::new(config(name.as_str())?);
         let raft = Raft::new(own, config, network, store, machine);
-        let raft = DeterministicRng::<TokioRuntime>::scope(seed, raft).await;
+        let raft = scoped(&platform, raft).await;
         let group = Group {
             raft: raft.map_err(|e| GroupError(e.to_string()))?,
             own,
             engine,
             standing,
             ended,
-            seed: Arc::new(Mutex::new(seed)),
             under_way: Arc::default(),
             stopped: Arc::default(),
         };
@@ -323,7 +317,7 @@ impl Group {
     /// # Errors
     /// [`GroupError`].
     pub async fn add_learner(&self, id: u64) -> Result<(), GroupError> {
-        let done = self.scoped(self.raft.add_learner(id, (), true)).await;
+        let done = scoped(self.engine.platform(), self.raft.add_learner(id, (), true)).await;
         done.map(drop).map_err(|e| GroupError(e.to_string()))
     }
 
@@ -333,9 +327,11 @@ impl Group {
     /// [`GroupError`].
     pub async fn set_voters(&self, voters: Vec<u64>) -> Result<(), GroupError> {
         let voters: std::collections::BTreeSet<u64> = voters.into_iter().collect();
-        let done = self
-            .scoped(self.raft.change_membership(voters, false))
-            .await;
+        let done = scoped(
+            self.engine.platform(),
+            self.raft.change_membership(voters, false),
+        )
+        .await;
         done.map(drop).map_err(|e| GroupError(e.to_string()))
     }
 
@@ -363,16 +359,6 @@ impl Group {
         self.ended.notify_one();
         // It may have died of an error before, which was said then.
         drop(self.raft.shutdown().await);
-    }
-
-    /// Runs what starts tasks of openraft's: their chance comes from here.
-    async fn scoped<F: Future>(&self, work: F) -> F::Output {
-        let seed = {
-            let mut seed = self.seed.lock();
-            *seed = seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
-            *seed
-        };
-        DeterministicRng::<TokioRuntime>::scope(seed, work).await
     }
 
     /// Room for one more record, before anything is promised: a full disk is refused here and not
@@ -410,6 +396,14 @@ impl Group {
     fn unknown(&self, why: &str) -> WriteError {
         WriteError::Unknown(self.standing.failed().unwrap_or_else(|| why.to_owned()))
     }
+}
+
+/// Runs what starts tasks of openraft's: their chance comes from the machine's.
+async fn scoped<F: Future>(platform: &Platform, work: F) -> F::Output {
+    let mut seed = [0; 8];
+    platform.entropy.fill(&mut seed);
+    let seed = u64::from_le_bytes(seed);
+    DeterministicRng::<TokioRuntime>::scope(seed, work).await
 }
 
 /// Waits until the log cannot be synced, and gives the reason.

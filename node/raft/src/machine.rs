@@ -29,6 +29,21 @@ pub(crate) struct Batch {
     done: oneshot::Sender<io::Result<()>>,
 }
 
+/// How far LMDB goes, as a snapshot that could be made of it.
+fn current(engine: &Engine) -> io::Result<Option<SnapshotOf<Types, Stand>>> {
+    let stand = engine.flushed_stand().map_err(io::Error::other)?;
+    Ok(stand.map(|stand| {
+        let (last_log_id, last_membership) = types::stood(&stand);
+        openraft::Snapshot {
+            meta: SnapshotMeta {
+                last_log_id,
+                last_membership,
+            },
+            snapshot: stand,
+        }
+    }))
+}
+
 /// Feeds the apply loop for openraft. There is one a group.
 pub(crate) struct Machine {
     engine: Engine,
@@ -40,20 +55,6 @@ impl Machine {
     pub(crate) fn new(engine: Engine) -> (Machine, mpsc::Receiver<Batch>) {
         let (batches, taken) = mpsc::channel(1);
         (Machine { engine, batches }, taken)
-    }
-
-    fn current(&self) -> io::Result<Option<SnapshotOf<Types, Stand>>> {
-        let stand = self.engine.flushed_stand().map_err(io::Error::other)?;
-        Ok(stand.map(|stand| {
-            let (last_log_id, last_membership) = types::stood(&stand);
-            openraft::Snapshot {
-                meta: SnapshotMeta {
-                    last_log_id,
-                    last_membership,
-                },
-                snapshot: stand,
-            }
-        }))
     }
 
     async fn hand(&self, records: Vec<(Entry, Option<ApplyResponder<Types>>)>) -> io::Result<()> {
@@ -98,11 +99,7 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn get_snapshot_builder(&mut self) -> Told {
-        let (batches, _) = mpsc::channel(1);
-        Told(Machine {
-            engine: self.engine.clone(),
-            batches,
-        })
+        Told(self.engine.clone())
     }
 
     async fn install_snapshot(
@@ -116,18 +113,18 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<Types, Stand>>> {
-        self.current()
+        current(&self.engine)
     }
 }
 
 /// Says how far LMDB goes.
-pub(crate) struct Told(Machine);
+pub(crate) struct Told(Engine);
 
 impl RaftSnapshotBuilder<Types> for Told {
     type SnapshotData = Stand;
 
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<Types, Stand>> {
-        let current = self.0.current()?;
+        let current = current(&self.0)?;
         current.ok_or_else(|| io::Error::other("nothing has been flushed yet"))
     }
 }

@@ -25,6 +25,11 @@ impl Members {
         }
     }
 
+    /// Whether there is one member and no other.
+    pub fn is_single(&self) -> bool {
+        self.learners.is_empty() && self.voters.iter().all(|set| set.len() == 1)
+    }
+
     /// Whether `id` alone decides.
     pub fn is_only(&self, id: u64) -> bool {
         self.voters.iter().all(|set| set[..] == [id])

@@ -70,6 +70,20 @@ impl FrameHeader {
         })
     }
 
+    /// The header at the start of `bytes`, and the length of its frame, all of which is there.
+    fn whole(bytes: &[u8]) -> Result<(FrameHeader, usize), FrameError> {
+        let header = FrameHeader::parse(bytes).ok_or(FrameError::Incomplete {
+            need: FRAME_HEADER_BYTES,
+        })?;
+        let need = header.frame_bytes().ok_or(FrameError::TooLong {
+            found: header.payload,
+        })?;
+        match bytes.len() < need {
+            true => Err(FrameError::Incomplete { need }),
+            false => Ok((header, need)),
+        }
+    }
+
     /// Length of the whole frame; `None` when the payload claims to be longer than any.
     pub fn frame_bytes(&self) -> Option<usize> {
         let payload = self.payload as usize;
@@ -93,15 +107,7 @@ impl Frame {
     /// [`FrameError::Incomplete`], [`FrameError::TooLong`], [`FrameError::UnknownKind`]; `bytes` are
     /// as they were.
     pub fn split_from(bytes: &mut Bytes) -> Result<Frame, FrameError> {
-        let header = FrameHeader::parse(bytes).ok_or(FrameError::Incomplete {
-            need: FRAME_HEADER_BYTES,
-        })?;
-        let need = header.frame_bytes().ok_or(FrameError::TooLong {
-            found: header.payload,
-        })?;
-        if bytes.len() < need {
-            return Err(FrameError::Incomplete { need });
-        }
+        let (header, need) = FrameHeader::whole(bytes)?;
         let kind = match Kind::from_number(header.kind) {
             Some(kind) if header.flags == 0 => kind,
             _ => return Err(FrameError::UnknownKind(header.kind)),
@@ -141,14 +147,8 @@ impl Frame {
 /// # Errors
 /// Every [`FrameError`] but `Order` and `Hole`, which need more than one frame to be seen.
 pub(crate) fn check(bytes: &[u8], seed: u32) -> Result<FrameHeader, FrameError> {
-    let header = FrameHeader::parse(bytes).ok_or(FrameError::Incomplete {
-        need: FRAME_HEADER_BYTES,
-    })?;
-    let need = header.frame_bytes().ok_or(FrameError::TooLong {
-        found: header.payload,
-    })?;
-    let frame = bytes.get(..need).ok_or(FrameError::Incomplete { need })?;
-    let computed = crc32c::crc32c_append(seed, &frame[4..]);
+    let (header, need) = FrameHeader::whole(bytes)?;
+    let computed = crc32c::crc32c_append(seed, &bytes[4..need]);
     if computed != header.crc {
         return Err(FrameError::Crc {
             found: header.crc,

@@ -393,7 +393,7 @@ impl Ground<'_> {
         // operator may have put another history of this node in its place.
         let decides = |members: &Members| match joined {
             true => own.is_some_and(|id| members.is_only(id)),
-            false => members.learners.is_empty() && members.voters.iter().all(|v| v.len() == 1),
+            false => members.is_single(),
         };
         let mut alone = decides(&stand.membership.members);
         self.replay(engine, applier, Target::Latest, |batch| {

@@ -38,7 +38,7 @@ impl Origin {
 /// added to the group. Synced when it returns; [`open`](super::open) goes on from there.
 ///
 /// # Errors
-/// [`StartError::Refused`] when there is anything else in the folder, or the lineage began at a fork:
+/// [`StartError::Refused`] when there is a state in the folder already, or the lineage began at a fork:
 /// what lies before that comes with a snapshot only. Otherwise as [`open`](super::open).
 pub fn join(platform: &Platform, folders: &Folders, origin: &Origin) -> Result<u64, StartError> {
     if let Some(parent) = &origin.lineage.parent {

@@ -298,6 +298,9 @@ impl Inner {
             })
             .await?;
         let engine = opened.engine.clone();
+        if opened.read_only.is_none() {
+            alone(&engine)?;
+        }
         if self.effective.forced
             && self.is_isolated(&engine)
             && let Err(error) = self
@@ -474,6 +477,20 @@ impl Inner {
             degraded: false,
         })
     }
+}
+
+/// Whether this node alone decides what its log holds: one of several must not write as if it did.
+fn alone(engine: &Engine) -> Result<(), StartError> {
+    let stand = engine.applied_stand().map_err(StartError::Engine)?;
+    let (members, last) = (&stand.membership.members, engine.wal().last());
+    if members.is_single() && stand.lsn == last {
+        return Ok(());
+    }
+    Err(StartError::Refused(format!(
+        "namespace {} belongs to a group (at LSN {} of {last}: {members}), and this release runs a node alone. Ways out: start it with the release that made the group, or restore it from a backup",
+        engine.namespace(),
+        stand.lsn
+    )))
 }
 
 /// Sets a damaged state aside and starts from the log alone (`--rebuild`). Where the log does not

@@ -300,3 +300,24 @@ async fn writes_that_wait_are_bounded_in_bytes_and_all_room_comes_back() {
     write(&node, "a", "b").await.unwrap();
     node.stop().await;
 }
+
+#[tokio::test]
+async fn one_of_several_is_refused_in_words_and_nothing_is_written() {
+    let machine = Machine::new();
+    let node = machine.start(&[]).await;
+    let engine = engine(&node).await;
+    let own = engine.history().members[0];
+    let members = unisondb_types::Members::of(vec![own, own + 1]);
+    let command = unisondb_types::Command::Membership(members);
+    let wal = engine.wal().clone();
+    let (term, stamp) = wal.last_term_and_stamp();
+    wal.append(term, stamp, &[(command.kind(), command.payload())])
+        .unwrap();
+    let last = wal.sync().unwrap();
+    drop((engine, wal));
+    node.stop().await;
+    let again = machine.on(machine.disk.kill());
+    let why = again.try_start(&[]).await.err().unwrap().to_string();
+    assert!(why.contains("belongs to a group"), "{why}");
+    assert!(why.contains(&format!("of {last}")), "{why}");
+}
