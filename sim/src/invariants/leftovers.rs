@@ -1,7 +1,8 @@
 //! What was under way when the node ended is gone once it has started and taken a snapshot again: no
 //! temporary file stays in the namespace's folder (but `wal/next.tmp`, the next segment, made ahead), and
-//! none where snapshots go. (One that cannot be read stays: nobody can tell whose it is.) In a folder of the backups that no call came to again it may stay, as
-//! `docs/operations/backup.md` says.
+//! none where snapshots go. (One that cannot be read, or whose first sector the disk wrote elsewhere,
+//! stays: nobody can tell whose it is.) In a folder of the backups that no call came to again it may
+//! stay, as `docs/operations/backup.md` says.
 
 use super::Seen;
 use crate::world::DATA;

@@ -32,7 +32,7 @@ pub struct Seen<'a> {
     pub epochs: &'a [Id],
     /// The segments of the live log at the end.
     pub log: &'a [(PathBuf, Vec<u8>, Segment)],
-    /// Names of all files on the node's disk at the end that can be read.
+    /// Names of all files on the node's disk at the end that show what they are.
     pub files: &'a [PathBuf],
     pub counters: &'a Counters,
 }

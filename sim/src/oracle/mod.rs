@@ -7,4 +7,5 @@ pub mod history;
 pub mod log;
 pub mod model;
 pub mod operations;
+pub mod snapshot;
 pub mod truth;

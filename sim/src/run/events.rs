@@ -246,7 +246,10 @@ impl Run<'_> {
         let told = format!("{name} in {place:?}").to_lowercase();
         self.fault_until(&told, &told, Some(Heal::Disk));
         match place {
-            Place::Backups => self.desk.backups_disturbed(),
+            Place::Backups => {
+                self.desk.backups_disturbed();
+                self.node.misdirected |= matches!(fault, Fault::WriteMisdirected);
+            }
             Place::Wal | Place::Vote => self.node.disturbed = true,
         }
         let rule = match sticky {

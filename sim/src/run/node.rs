@@ -25,6 +25,8 @@ pub struct Node {
     up: bool,
     /// Faults of the disk were injected since the last start.
     pub disturbed: bool,
+    /// Writes to the backups have landed in other places, at some time in the run.
+    pub misdirected: bool,
     /// Starts in a row that failed although nothing was wrong.
     pub failed_starts: u64,
     /// At the operation that was set the process is killed, not the power lost.
@@ -63,6 +65,7 @@ impl Node {
             flags,
             up: true,
             disturbed: false,
+            misdirected: false,
             failed_starts: 0,
             kill_at_freeze: false,
         }
@@ -125,13 +128,17 @@ impl Node {
             .collect()
     }
 
-    /// Names of all files on its disk that can be read: once every fault is healed, a sector that
-    /// went bad is all that can keep one from it.
+    /// Names of all files on its disk that show what they are: that can be read (once every fault is
+    /// healed, a sector that went bad is all that can keep one from it), and have not lost their beginning
+    /// to another place.
     pub fn files(&self) -> Vec<PathBuf> {
         let disk = self.machine.borrow().disk.clone();
         let files = disk.files(Path::new("/")).into_iter();
-        let readable = |path: &PathBuf| restores::plain(&disk).read(path, 1 << 30).is_ok();
-        files.map(|(path, _)| path).filter(readable).collect()
+        let shows = |path: &PathBuf| {
+            let bytes = restores::plain(&disk).read(path, 1 << 30);
+            bytes.is_ok_and(|b| !(self.misdirected && lacks_its_beginning(&b)))
+        };
+        files.map(|(path, _)| path).filter(shows).collect()
     }
 
     /// The lineage of the newest segment.
@@ -188,4 +195,11 @@ impl Node {
         }
         wrong
     }
+}
+
+/// Whether the first sector was never written, though something behind it was: the disk has put it
+/// elsewhere.
+fn lacks_its_beginning(file: &[u8]) -> bool {
+    let (first, rest) = file.split_at(file.len().min(512));
+    !rest.is_empty() && first.iter().all(|b| *b == 0)
 }

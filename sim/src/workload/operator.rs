@@ -16,6 +16,7 @@ use super::client::Shared;
 use super::http::Http;
 use crate::oracle::history::acknowledged;
 use crate::oracle::log::{self, Id};
+use crate::oracle::snapshot;
 use crate::oracle::truth::{Source, Truth, unhex};
 use crate::trace::What;
 use crate::world::DATA;
@@ -280,6 +281,18 @@ impl Desk {
         let Some(bytes) = self.read(&path) else {
             return;
         };
+        if !snapshot::is_whole(&bytes) {
+            // Damaged on the way to us, as a segment may be: who copies compares.
+            self.shared
+                .counters
+                .add("a published snapshot was found damaged");
+            if !self.backups.lock().disturbed {
+                self.find(&format!(
+                    "P9: {path} was published and is no whole snapshot"
+                ));
+            }
+            return;
+        }
         self.shared.counters.add("a snapshot was archived");
         // The other name is written again and again.
         if !number.is_multiple_of(2) {
