@@ -14,7 +14,7 @@ use super::http::{Http, Lost, Reply};
 use super::writing::Effect;
 use crate::invariants::walls;
 use crate::oracle::history::{Answer, History, Told};
-use crate::oracle::operations::{Act, Operations};
+use crate::oracle::operations::{Act, Begun, Operations};
 use crate::oracle::truth::unhex;
 use crate::plan::Setting;
 use crate::report::Counters;
@@ -68,6 +68,17 @@ impl Client {
                 self.step().await;
             }
         }
+    }
+
+    /// Remembers an operation that has an answer, or has been given up. Not while an operator has the
+    /// node down: of which life an answer is that came in between is known only afterwards.
+    #[allow(clippy::disallowed_methods)]
+    pub(super) async fn ended(&self, begun: Begun, key: &str, act: Act, is_known: bool) {
+        while *self.shared.hold.lock() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let operations = &self.shared.operations;
+        operations.end(begun, &self.name, key.as_bytes(), act, is_known);
     }
 
     async fn step(&mut self) {
@@ -337,13 +348,7 @@ impl Client {
         };
         if linearizable {
             let value = found.as_ref().map(|(_, value)| value.clone());
-            self.shared.operations.end(
-                begun,
-                &self.name,
-                key.as_bytes(),
-                Act::Read { value },
-                true,
-            );
+            self.ended(begun, &key, Act::Read { value }, true).await;
         }
         self.remember(
             &path,

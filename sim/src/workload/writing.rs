@@ -69,9 +69,7 @@ impl Client {
                 (Outcome::Refused(_) | Outcome::Unreached, _) => continue,
             };
             let is_known = outcome != Outcome::Unknown;
-            self.shared
-                .operations
-                .end(begun, &self.name, effect.key.as_bytes(), act, is_known);
+            self.ended(begun, &effect.key, act, is_known).await;
         }
     }
 
