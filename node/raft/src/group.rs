@@ -14,7 +14,7 @@
 //! - Whatever a member is sent, it answers; a damaged message changes nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,7 +28,7 @@ use openraft_rt::WatchReceiver as _;
 use openraft_rt::deterministic_rng::DeterministicRng;
 use openraft_rt_tokio::TokioRuntime;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use unisondb_api::{Peer, WriteError, Written};
 use unisondb_engine::Engine;
 use unisondb_engine::start::Opened;
@@ -37,11 +37,11 @@ use unisondb_types::{Command, Lsn, Members, Term, limits};
 use unisondb_wal::FRAME_HEADER_BYTES;
 
 use crate::checks;
-use crate::log::{LogStore, Shared};
+use crate::log::{LogReader, LogStore, Shared};
 use crate::machine::{self, Machine};
 use crate::message::{self, Reply, Request};
 use crate::network::Network;
-use crate::office::AcceptClock;
+use crate::office::{self, AcceptClock};
 use crate::standing::Standing;
 use crate::sync;
 use crate::types::{self, Proposal, Types};
@@ -79,9 +79,9 @@ pub struct Group {
     raft: Raft<Types, Machine>,
     own: u64,
     engine: Engine,
+    log: LogReader,
     standing: Arc<Standing>,
     ended: Arc<Notify>,
-    stopped: Arc<AtomicBool>,
     /// Frame bytes of what is proposed and not yet answered: room is kept for all of them (D9).
     under_way: Arc<AtomicU64>,
 }
@@ -124,18 +124,29 @@ impl Group {
         let (appended, to_sync) = mpsc::unbounded_channel();
         let (machine, batches) = Machine::new(engine.clone());
         let syncing = sync::run(platform.clone(), wal.clone(), standing.clone(), to_sync);
-        let applying = machine::run(applier, batches, ended.clone());
+        let applying = machine::run(
+            engine.clone(),
+            applier,
+            batches,
+            standing.clone(),
+            ended.clone(),
+        );
         let offload = &platform.offload;
         offload.thread(&format!("log-{name}"), Box::pin(syncing));
         offload.thread(&format!("apply-{name}"), Box::pin(applying));
-        let shared = Shared {
+        let flushed = engine.flushed_stand();
+        let flushed = flushed.map_err(|e| GroupError(e.to_string()))?;
+        let (_, last_stamp) = wal.last_term_and_stamp();
+        let log = LogReader::new(Shared {
             platform: platform.clone(),
             wal,
             standing: standing.clone(),
             vote: Arc::new(Mutex::new(vote)),
+            office: Mutex::new(office::Office::new(last_stamp, accept_clock)),
+            stood: flushed.and_then(|stand| types::stood(&stand).0),
             floor: Mutex::new(None),
-        };
-        let store = LogStore::new(shared, accept_clock, appended);
+        });
+        let store = LogStore::new(log.clone(), appended);
         let network = Network {
             namespace: name.clone(),
             own,
@@ -148,10 +159,10 @@ impl Group {
             raft: raft.map_err(|e| GroupError(e.to_string()))?,
             own,
             engine,
+            log,
             standing,
             ended,
             under_way: Arc::default(),
-            stopped: Arc::default(),
         };
         tokio::spawn(checks::run(group.clone()));
         if group.members().is_only(own) {
@@ -186,7 +197,7 @@ impl Group {
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
-        self.stopped.load(Ordering::Acquire)
+        self.standing.is_stopping()
     }
 
     /// Who leads, as far as this node knows.
@@ -223,6 +234,11 @@ impl Group {
         if let Some(why) = self.standing.failed() {
             return Err(WriteError::Failed(why));
         }
+        let mut stuck = self.standing.stuck();
+        if let Some(why) = stuck.borrow_and_update().clone() {
+            return Err(why);
+        }
+        self.log.shared().time().map_err(WriteError::Unavailable)?;
         let proposal = Proposal {
             kind: command.kind(),
             payload: command.payload(),
@@ -241,7 +257,6 @@ impl Group {
         let write = self.raft.write(proposal).responder(responder);
         let sent = write.with_leader(term).await;
         sent.map_err(|e| self.unknown(&e.to_string()))?;
-        let mut stuck = self.standing.stuck();
         tokio::select! {
             biased;
             answer = answered => match answer {
@@ -288,10 +303,16 @@ impl Group {
             }
             Request::Append { .. } => match request.append(entries) {
                 Some(append) => {
-                    let answer = self.raft.append_entries(append).await;
-                    answer
-                        .map(|r| Reply::appended(&r))
-                        .map_err(|e| e.to_string())
+                    let previous = append.prev_log_id.as_ref();
+                    match self.log.vet(previous, &append.entries).await {
+                        Ok(()) => {
+                            let answer = self.raft.append_entries(append).await;
+                            answer
+                                .map(|r| Reply::appended(&r))
+                                .map_err(|e| e.to_string())
+                        }
+                        Err(why) => Err(why),
+                    }
                 }
                 None => {
                     Err("it is no leader's, or its frames do not follow one another".to_owned())
@@ -317,6 +338,7 @@ impl Group {
     /// # Errors
     /// [`GroupError`].
     pub async fn add_learner(&self, id: u64) -> Result<(), GroupError> {
+        self.log.shared().time().map_err(GroupError)?;
         let done = scoped(self.engine.platform(), self.raft.add_learner(id, (), true)).await;
         done.map(drop).map_err(|e| GroupError(e.to_string()))
     }
@@ -326,6 +348,7 @@ impl Group {
     /// # Errors
     /// [`GroupError`].
     pub async fn set_voters(&self, voters: Vec<u64>) -> Result<(), GroupError> {
+        self.log.shared().time().map_err(GroupError)?;
         let voters: std::collections::BTreeSet<u64> = voters.into_iter().collect();
         let done = scoped(
             self.engine.platform(),
@@ -355,7 +378,7 @@ impl Group {
 
     /// Takes part no longer. What is proposed and not answered is unknown.
     pub async fn stop(&self) {
-        self.stopped.store(true, Ordering::Release);
+        self.standing.stop();
         self.ended.notify_one();
         // It may have died of an error before, which was said then.
         drop(self.raft.shutdown().await);
@@ -373,13 +396,11 @@ impl Group {
             let wal = wal.clone();
             let platform = self.engine.platform().clone();
             let made = platform.offload.blocking(move || wal.reserve(all)).await;
-            made.map_err(|e| match e {
-                unisondb_wal::Error::Full { .. } => WriteError::Full,
-                e if e.is_passing() => WriteError::Unavailable(e.to_string()),
-                e => {
+            made.map_err(|e| {
+                sync::passing(&e).unwrap_or_else(|| {
                     self.standing.fail(&e.to_string());
                     WriteError::Failed(e.to_string())
-                }
+                })
             })?;
         }
         Ok(share)
@@ -407,9 +428,11 @@ async fn scoped<F: Future>(platform: &Platform, work: F) -> F::Output {
 }
 
 /// Waits until the log cannot be synced, and gives the reason.
-async fn stuck_now(stuck: &mut tokio::sync::watch::Receiver<Option<String>>) -> String {
+async fn stuck_now(stuck: &mut watch::Receiver<Option<WriteError>>) -> String {
     let why = stuck.wait_for(Option::is_some).await;
-    let why = why.ok().and_then(|why| why.clone());
+    let why = why
+        .ok()
+        .and_then(|why| why.as_ref().map(ToString::to_string));
     match why {
         Some(why) => why,
         // The group outlives its proposals.

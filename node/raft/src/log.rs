@@ -8,19 +8,20 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{Stream, stream};
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
 use openraft::{LogState, OptionalSend};
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use unisondb_platform::{OffloadExt as _, Platform};
-use unisondb_types::{Lsn, Term};
+use unisondb_types::{Kind, Lsn, Stamp, Term};
 use unisondb_wal::raft_state::RaftStateFile;
-use unisondb_wal::{Frame, Wal};
+use unisondb_wal::{Entry, Error, Frame, Wal};
 
 use crate::entry::{Body, RaftEntry};
-use crate::office::{AcceptClock, Office};
+use crate::office::Office;
 use crate::standing::Standing;
 use crate::sync::Waiting;
 use crate::types::{self, LogId, Types, Vote};
@@ -34,8 +35,32 @@ pub(crate) struct Shared {
     pub(crate) wal: Wal,
     pub(crate) standing: Arc<Standing>,
     pub(crate) vote: Arc<Mutex<RaftStateFile>>,
+    /// Which stamps this process may give, and has seen given.
+    pub(crate) office: Mutex<Office>,
+    /// Up to which record LMDB went at the start.
+    pub(crate) stood: Option<LogId>,
     /// What openraft regards as purged, above what is.
     pub(crate) floor: Mutex<Option<LogId>>,
+}
+
+impl Shared {
+    /// The time to give to the next record.
+    ///
+    /// # Errors
+    /// In words for the client: the clock is not believed (D3).
+    pub(crate) fn time(&self) -> Result<Stamp, String> {
+        let clock = &self.platform.clock;
+        self.office.lock().time(clock.now(), clock.monotonic())
+    }
+
+    /// Records were stamped, here or elsewhere, at monotonic time `at`. An election's blank record
+    /// proves no clock: it is made whether that is believed or not.
+    fn gave(&self, entries: &[Entry], at: Duration) {
+        let stamped = entries.iter().rfind(|e| e.record.kind != Kind::Blank);
+        if let Some(entry) = stamped {
+            self.office.lock().gave(entry.record.stamp, at);
+        }
+    }
 }
 
 /// Reads the log for openraft.
@@ -45,24 +70,12 @@ pub(crate) struct LogReader(Arc<Shared>);
 /// The log as openraft's. There is one a group.
 pub(crate) struct LogStore {
     reader: LogReader,
-    accept_clock: AcceptClock,
-    /// Whose stamps are given: of a term in which this node leads.
-    office: Option<(Term, Office)>,
     appended: mpsc::UnboundedSender<Waiting>,
 }
 
 impl LogStore {
-    pub(crate) fn new(
-        shared: Shared,
-        accept_clock: AcceptClock,
-        appended: mpsc::UnboundedSender<Waiting>,
-    ) -> LogStore {
-        LogStore {
-            reader: LogReader(Arc::new(shared)),
-            accept_clock,
-            office: None,
-            appended,
-        }
+    pub(crate) fn new(reader: LogReader, appended: mpsc::UnboundedSender<Waiting>) -> LogStore {
+        LogStore { reader, appended }
     }
 
     fn shared(&self) -> &Shared {
@@ -70,7 +83,7 @@ impl LogStore {
     }
 
     /// Makes frames of proposals: stamps are given here and nowhere else (D2, D3).
-    fn propose(&mut self, term: Term, proposed: &[RaftEntry]) -> Result<Lsn, unisondb_wal::Error> {
+    fn propose(&self, term: Term, proposed: &[RaftEntry]) -> Result<Lsn, Error> {
         let commands: Vec<_> = proposed
             .iter()
             .filter_map(|entry| match entry.body() {
@@ -78,28 +91,30 @@ impl LogStore {
                 Body::Logged(_) | Body::Sent(_) => None,
             })
             .collect();
-        let Shared { platform, wal, .. } = &*self.reader.0;
-        let (_, last) = wal.last_term_and_stamp();
-        let (now, monotonic) = (platform.clock.now(), platform.clock.monotonic());
-        let (_, office) = match &mut self.office {
-            Some(office) if office.0 == term => office,
-            other => other.insert((term, Office::new(last, self.accept_clock))),
-        };
-        // Of a clock that is not believed (D3) nothing is taken: as close behind the last record as
-        // can be.
-        let time = office.time(now, monotonic).unwrap_or(last);
-        let entries = wal.append(term, time, &commands)?;
-        if let Some(last) = entries.last() {
-            office.gave(last.record.stamp, monotonic);
+        let shared = self.shared();
+        let (_, last) = shared.wal.last_term_and_stamp();
+        let monotonic = shared.platform.clock.monotonic();
+        // A clock that is not believed stamps nothing but what raft itself has to say, and that as
+        // close behind the last record as can be.
+        let time = shared.time();
+        let entries = shared
+            .wal
+            .append(term, *time.as_ref().unwrap_or(&last), &commands)?;
+        if time.is_ok() {
+            shared.gave(&entries, monotonic);
         }
-        Ok(entries.first().map_or(wal.last(), |e| e.record.lsn))
+        let last = shared.wal.last();
+        Ok(entries.first().map_or(last, |e| e.record.lsn))
     }
 
     /// Takes frames of another log.
-    fn follow(&self, sent: &[RaftEntry]) -> Result<Lsn, unisondb_wal::Error> {
+    fn follow(&self, sent: &[RaftEntry]) -> Result<Lsn, Error> {
         let frames: Vec<Frame> = sent.iter().filter_map(RaftEntry::frame).collect();
-        let entries = self.shared().wal.append_frames(&frames)?;
-        let last = self.shared().wal.last();
+        let shared = self.shared();
+        let entries = shared.wal.append_frames(&frames)?;
+        // Whoever led has believed its clock.
+        shared.gave(&entries, shared.platform.clock.monotonic());
+        let last = shared.wal.last();
         Ok(entries.first().map_or(last, |e| e.record.lsn))
     }
 }
@@ -111,19 +126,30 @@ impl RaftLogStorage<Types> for LogStore {
         let shared = self.reader.0.clone();
         let ends = move || {
             let wal = &shared.wal;
-            // The first record held is the last one that counts as purged: its term is known.
-            let first = match wal.first() {
+            // Of the record before the first one held, the state tells the term if it ends there. If it
+            // goes further, the first one held may as well count as purged: its own term is known.
+            let purged = match wal.first() {
                 Lsn::FIRST => None,
-                first => wal.read(first, 1)?.first().map(|e| e.record.clone()),
+                first
+                    if shared
+                        .stood
+                        .is_some_and(|id| types::position(&id).0.next() == first) =>
+                {
+                    shared.stood
+                }
+                first => {
+                    let held = wal.read(first, 1)?;
+                    let record = held.first().map(|e| &e.record);
+                    record.and_then(|r| types::log_id(r.lsn, r.term))
+                }
             };
             let (term, _) = wal.last_term_and_stamp();
-            Ok::<_, unisondb_wal::Error>((first, wal.last(), term))
+            Ok::<_, Error>((purged, wal.last(), term))
         };
         let ends = self.shared().platform.offload.blocking(ends).await;
-        let (first, last, term) = ends.map_err(io::Error::other)?;
-        let held = first.and_then(|record| types::log_id(record.lsn, record.term));
+        let (purged, last, term) = ends.map_err(io::Error::other)?;
         Ok(LogState {
-            last_purged_log_id: held.max(*self.shared().floor.lock()),
+            last_purged_log_id: purged.max(*self.shared().floor.lock()),
             last_log_id: types::log_id(last, term),
         })
     }
@@ -133,6 +159,14 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        let (synced, go) = oneshot::channel();
+        let sent = self.appended.send(Waiting::Vote(synced));
+        let durable = sent.is_ok() && go.await.is_ok();
+        if !durable {
+            return Err(io::Error::other(
+                "what was appended before the vote is not durable",
+            ));
+        }
         let (file, vote) = (self.shared().vote.clone(), *vote);
         let write = move || {
             let mut file = file.lock();
@@ -159,12 +193,8 @@ impl RaftLogStorage<Types> for LogStore {
         if committed < self.shared().wal.first() {
             return Ok(None);
         }
-        let entries = self.reader.read(committed, committed.next()).await?;
-        let record = entries.first().and_then(|e| match e.body() {
-            Body::Logged(entry) => Some(&entry.record),
-            Body::Proposed(..) | Body::Sent(_) => None,
-        });
-        Ok(record.and_then(|r| types::log_id(r.lsn, r.term)))
+        let entry = self.reader.one(committed).await.map_err(io::Error::other)?;
+        Ok(entry.and_then(|e| types::log_id(e.record.lsn, e.record.term)))
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> io::Result<()>
@@ -195,7 +225,7 @@ impl RaftLogStorage<Types> for LogStore {
         }
         // The loop ends with the process only.
         self.appended
-            .send(callback)
+            .send(Waiting::Append(callback))
             .map_err(|_| io::Error::other("the log has stopped"))
     }
 
@@ -221,23 +251,71 @@ impl RaftLogStorage<Types> for LogStore {
 }
 
 impl LogReader {
+    pub(crate) fn new(shared: Shared) -> LogReader {
+        LogReader(Arc::new(shared))
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.0
+    }
+
     /// Records from `from` up to `end`, that one left out; at least one if it is there.
-    async fn read(&self, from: Lsn, end: Lsn) -> io::Result<Vec<RaftEntry>> {
+    async fn read(&self, from: Lsn, end: Lsn) -> Result<Vec<Entry>, Error> {
         let wal = &self.0.wal;
         if from >= end || from > wal.last() {
             return Ok(Vec::new());
         }
-        let entries = match wal.read_memory(from, READ_BYTES) {
+        let mut entries = match wal.read_memory(from, READ_BYTES) {
             Some(entries) => entries,
             None => {
                 let wal = wal.clone();
                 let read = move || wal.read(from, READ_BYTES);
-                let entries = self.0.platform.offload.blocking(read).await;
-                entries.map_err(io::Error::other)?
+                self.0.platform.offload.blocking(read).await?
             }
         };
-        let within = entries.into_iter().take_while(|e| e.record.lsn < end);
-        Ok(within.map(RaftEntry::logged).collect())
+        let within = entries.partition_point(|e| e.record.lsn < end);
+        entries.truncate(within);
+        Ok(entries)
+    }
+
+    /// The record at `lsn`, if it is there.
+    async fn one(&self, lsn: Lsn) -> Result<Option<Entry>, Error> {
+        let entries = self.read(lsn, lsn.next()).await?;
+        Ok(entries.into_iter().next())
+    }
+
+    /// Whether `entries` are frames that were written one behind the other, the first behind the record
+    /// `previous`. Asked before openraft is, for which a log that does not take them is final. Where
+    /// this log has no such record there is nothing to compare with, and openraft answers.
+    ///
+    /// # Errors
+    /// In words for the sender.
+    pub(crate) async fn vet(
+        &self,
+        previous: Option<&LogId>,
+        entries: &[RaftEntry],
+    ) -> Result<(), String> {
+        let Some((lsn, term)) = previous.map(types::position) else {
+            return Ok(());
+        };
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let before = match self.one(lsn).await {
+            Ok(before) => before.filter(|e| e.record.term == term),
+            Err(Error::Missing { .. }) => None,
+            Err(e) => return Err(e.to_string()),
+        };
+        let Some(before) = before else {
+            return Ok(());
+        };
+        let mut crc = before.crc;
+        for frame in entries.iter().filter_map(RaftEntry::frame) {
+            let damaged = |e| format!("record {} arrived damaged: {e}", frame.record().lsn);
+            frame.check(crc).map_err(damaged)?;
+            crc = frame.crc();
+        }
+        Ok(())
     }
 }
 
@@ -249,12 +327,12 @@ impl RaftLogReader<Types> for LogReader {
         let (mut next, end) = bounds(&range);
         let mut all = Vec::new();
         loop {
-            let some = self.read(next, end).await?;
+            let some = self.read(next, end).await.map_err(io::Error::other)?;
             let Some(last) = some.last() else {
                 return Ok(all);
             };
-            next = types::lsn(last.index()).next();
-            all.extend(some);
+            next = last.record.lsn.next();
+            all.extend(some.into_iter().map(RaftEntry::logged));
         }
     }
 
@@ -263,7 +341,13 @@ impl RaftLogReader<Types> for LogReader {
         start: u64,
         end: u64,
     ) -> io::Result<Vec<RaftEntry>> {
-        self.read(types::lsn(start), types::lsn(end)).await
+        match self.read(types::lsn(start), types::lsn(end)).await {
+            Ok(entries) => Ok(entries.into_iter().map(RaftEntry::logged).collect()),
+            // Purged meanwhile, or taken back since another leads: openraft shows that it is there, and
+            // looks again.
+            Err(Error::Missing { .. }) => Ok(Vec::new()),
+            Err(e) => Err(io::Error::other(e)),
+        }
     }
 
     async fn entries_stream<R>(
@@ -278,13 +362,14 @@ impl RaftLogReader<Types> for LogReader {
         let batches = stream::try_unfold(next, move |next| {
             let reader = reader.clone();
             async move {
-                let some = reader.read(next, end).await?;
-                let after = some.last().map(|e| types::lsn(e.index()).next());
+                let some = reader.read(next, end).await.map_err(io::Error::other)?;
+                let after = some.last().map(|e| e.record.lsn.next());
                 Ok::<_, io::Error>(after.map(|after| (some, after)))
             }
         });
         use futures_util::{StreamExt as _, TryStreamExt as _};
-        let entries = batches.map_ok(|some| stream::iter(some.into_iter().map(Ok)));
+        let logged = |some: Vec<Entry>| some.into_iter().map(RaftEntry::logged).map(Ok);
+        let entries = batches.map_ok(move |some| stream::iter(logged(some)));
         entries.try_flatten().boxed()
     }
 
@@ -307,3 +392,6 @@ fn bounds(range: &impl RangeBounds<u64>) -> (Lsn, Lsn) {
     };
     (first, end)
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,7 @@ use unisondb_engine::{Applier, Engine, Stand};
 use unisondb_types::{Kind, SegmentId};
 use unisondb_wal::Entry;
 
+use crate::standing::Standing;
 use crate::types::{self, Applied, LogId, StoredMembership, Types};
 
 /// Records handed to the apply loop at once, at most.
@@ -129,11 +130,14 @@ impl RaftSnapshotBuilder<Types> for Told {
     }
 }
 
-/// The apply loop: committed records into the state, in order, and the answers. Rings `ended` when
-/// a segment has ended, so that the leader may propose what it adds up to (D5).
+/// The apply loop: committed records into the state, in order, and the answers; no faster than LMDB
+/// can follow. Rings `ended` when a segment has ended, so that the leader may propose what it adds
+/// up to (D5).
 pub(crate) async fn run(
+    engine: Engine,
     mut applier: Applier,
     mut batches: mpsc::Receiver<Batch>,
+    standing: Arc<Standing>,
     ended: Arc<Notify>,
 ) {
     let mut segment = SegmentId::ZERO;
@@ -144,6 +148,14 @@ pub(crate) async fn run(
             // A new segment means that the one before has ended; so may a `Seal`.
             rang |= entry.segment != segment || entry.record.kind == Kind::Seal;
             segment = entry.segment;
+            tokio::select! {
+                biased;
+                () = engine.room() => {}
+                () = standing.stopping() => {
+                    result = Err(io::Error::other("the node stops"));
+                    break;
+                }
+            }
             match applier.apply(&entry) {
                 Ok((lsn, outcome)) => {
                     if let Some(waiting) = waiting {

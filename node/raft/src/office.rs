@@ -16,7 +16,8 @@ const SLACK: Duration = Duration::from_secs(60);
 /// How far past the last record the first stamp after a start may lie unasked.
 const UNASKED: Duration = Duration::from_secs(7 * 86_400);
 
-/// One leader's time in office: from a start to the next.
+/// What one process knows of time, by the stamps that it has given and those that it has seen others
+/// give: from a start to the next.
 #[derive(Debug)]
 pub struct Office {
     last: Stamp,

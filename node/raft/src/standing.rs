@@ -2,11 +2,13 @@
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use unisondb_api::WriteError;
 
 /// How the log is.
 pub struct Standing {
     failed: Mutex<Option<String>>,
-    stuck: watch::Sender<Option<String>>,
+    stuck: watch::Sender<Option<WriteError>>,
+    stopping: watch::Sender<bool>,
 }
 
 impl Default for Standing {
@@ -14,6 +16,7 @@ impl Default for Standing {
         Standing {
             failed: Mutex::new(None),
             stuck: watch::Sender::new(None),
+            stopping: watch::Sender::new(false),
         }
     }
 }
@@ -24,8 +27,9 @@ impl Standing {
         self.failed.lock().clone()
     }
 
-    /// Why what was appended last cannot be made durable just now, if so: it is tried again.
-    pub fn stuck(&self) -> watch::Receiver<Option<String>> {
+    /// What is answered to new proposals because what was appended last cannot be made durable just
+    /// now, if so: that is tried again.
+    pub fn stuck(&self) -> watch::Receiver<Option<WriteError>> {
         self.stuck.subscribe()
     }
 
@@ -33,11 +37,27 @@ impl Standing {
         self.failed.lock().get_or_insert_with(|| why.to_owned());
     }
 
-    pub(crate) fn set_stuck(&self, why: Option<String>) {
+    pub(crate) fn set_stuck(&self, why: Option<WriteError>) {
         self.stuck.send_if_modified(|now| {
             let differs = *now != why;
             *now = why;
             differs
         });
+    }
+
+    /// Whoever waits for a disk waits no longer.
+    pub(crate) fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    /// Waits for [`stop`](Self::stop).
+    pub(crate) async fn stopping(&self) {
+        let mut stopping = self.stopping.subscribe();
+        // The sender is in `self`.
+        drop(stopping.wait_for(|stop| *stop).await);
     }
 }

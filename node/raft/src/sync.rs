@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::storage::IOFlushed;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use unisondb_api::WriteError;
 use unisondb_platform::Platform;
-use unisondb_wal::Wal;
+use unisondb_wal::{Error, Wal};
 
 use crate::standing::Standing;
 use crate::types::Types;
@@ -22,7 +23,35 @@ use crate::types::Types;
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// Who waits for what has been appended so far to be durable.
-pub(crate) type Waiting = IOFlushed<Types>;
+pub(crate) enum Waiting {
+    /// openraft, which appended.
+    Append(IOFlushed<Types>),
+    /// A vote: openraft takes all that was appended before a vote for durable once the vote is (P1).
+    /// Dropped if it cannot be.
+    Vote(oneshot::Sender<()>),
+}
+
+impl Waiting {
+    fn tell(self, synced: Result<(), &str>) {
+        match self {
+            Waiting::Append(flushed) => {
+                flushed.io_completed(synced.map_err(|why| io::Error::other(why.to_owned())));
+            }
+            // Who votes may have gone meanwhile.
+            Waiting::Vote(go) if synced.is_ok() => drop(go.send(())),
+            Waiting::Vote(_) => {}
+        }
+    }
+}
+
+/// What is answered where the log has no room just now; `None` for an error that is final.
+pub(crate) fn passing(error: &Error) -> Option<WriteError> {
+    match error {
+        Error::Full { .. } => Some(WriteError::Full),
+        e if e.is_passing() => Some(WriteError::Unavailable(e.to_string())),
+        _ => None,
+    }
+}
 
 /// Ends when nobody can append any more, or the log has failed.
 pub(crate) async fn run(
@@ -33,30 +62,30 @@ pub(crate) async fn run(
 ) {
     while let Some(first) = appended.recv().await {
         let mut waiting = vec![first];
-        loop {
+        let synced = loop {
             while let Ok(next) = appended.try_recv() {
                 waiting.push(next);
             }
-            match wal.sync() {
-                Ok(_) => break,
-                Err(e) if e.is_passing() => {
-                    standing.set_stuck(Some(e.to_string()));
-                    platform.clock.sleep(AGAIN).await;
-                }
-                Err(e) => {
-                    standing.fail(&e.to_string());
-                    for one in waiting.drain(..) {
-                        one.io_completed(Err(io::Error::other(e.to_string())));
-                    }
-                    break;
-                }
+            let error = match wal.sync() {
+                Ok(_) => break Ok(()),
+                Err(error) => error,
+            };
+            let Some(why) = passing(&error) else {
+                standing.fail(&error.to_string());
+                break Err(error.to_string());
+            };
+            standing.set_stuck(Some(why));
+            tokio::select! {
+                biased;
+                () = standing.stopping() => break Err("the node stops".to_owned()),
+                () = platform.clock.sleep(AGAIN) => {}
             }
-        }
-        if standing.failed().is_none() {
+        };
+        if synced.is_ok() {
             standing.set_stuck(None);
         }
         for one in waiting {
-            one.io_completed(Ok(()));
+            one.tell(synced.as_ref().map_err(String::as_str).copied());
         }
     }
 }

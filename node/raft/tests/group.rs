@@ -4,6 +4,7 @@
 
 mod rig;
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rig::{Cluster, End, put};
@@ -170,4 +171,136 @@ async fn damaged_messages_change_nothing() {
     }
     cluster.put("b", "2").await;
     cluster.agree().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn frames_that_were_damaged_before_they_were_sent_stop_nobody() {
+    let cluster = Cluster::of(3, 1).await;
+    cluster.put("a", "1").await;
+    let leader = cluster.leader().await;
+    cluster.net.spoil.store(true, Ordering::Relaxed);
+    let answer = cluster.try_put("b", "2").await;
+    assert!(answer.is_err(), "nobody took it: {answer:?}");
+    cluster.net.spoil.store(false, Ordering::Relaxed);
+    for member in &cluster.members {
+        let failed = member.group().standing().failed();
+        assert_eq!(failed, None, "member {}, {leader} led", member.id);
+    }
+    cluster.put("c", "3").await;
+    cluster.agree().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_days_ahead_after_a_start_refuses_writes_until_it_is_right() {
+    let mut cluster = Cluster::of(3, 1).await;
+    let before = cluster.put("a", "1").await.lsn;
+    cluster.agree().await;
+    let eight_days = 8 * 86_400 * 1_000_000;
+    for n in 0..3 {
+        cluster.end(n, End::Killed).await;
+        let ahead = &cluster.members[n].ahead;
+        ahead.store(eight_days, Ordering::Relaxed);
+    }
+    for n in 0..3 {
+        cluster.start(n).await;
+    }
+    let leader = cluster.leader().await;
+    let refused = cluster.try_put("b", "2").await;
+    let Err(WriteError::Unavailable(why)) = refused else {
+        panic!("{refused:?}");
+    };
+    assert!(why.contains("--accept-clock"), "{why}");
+    // Another leader has no better clock, though it has seen a record of that one.
+    let next = cluster.members[(leader + 1) % 3].id;
+    cluster.members[leader]
+        .group()
+        .transfer(next)
+        .await
+        .unwrap();
+    rig::wait("the other leads", || async {
+        (cluster.leader().await != leader).then_some(())
+    })
+    .await;
+    let refused = cluster.try_put("b", "2").await;
+    assert!(
+        matches!(refused, Err(WriteError::Unavailable(_))),
+        "{refused:?}"
+    );
+    for member in &cluster.members {
+        member.ahead.store(0, Ordering::Relaxed);
+    }
+    let after = cluster.put("b", "2").await.lsn;
+    let log = cluster.agree().await;
+    let stamp = |lsn: Lsn| {
+        log.iter()
+            .find(|e| e.record.lsn == lsn)
+            .unwrap()
+            .record
+            .stamp
+    };
+    let between = stamp(after).micros_since(stamp(before));
+    assert!(between < 600_000_000, "{between} us, and no days");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_that_cannot_follow_holds_up_the_applying_and_not_the_memory() {
+    let mut cluster = Cluster::of(3, 1).await;
+    cluster.put("a", "1").await;
+    let slow = (cluster.leader().await + 1) % 3;
+    cluster.end(slow, End::Killed).await;
+    let net = cluster.net.clone();
+    let engine = cluster.members[slow].begin(&net).await;
+    // Whoever leads waits for its own state.
+    rig::wait("another leads", || async {
+        let leader = cluster.leader().await;
+        if leader == slow {
+            let other = cluster.members[(slow + 1) % 3].id;
+            cluster.members[slow].group().transfer(other).await.unwrap();
+        }
+        (leader != slow).then_some(())
+    })
+    .await;
+    for n in 0..120 {
+        cluster.put(&format!("k{n}"), &"x".repeat(2_000)).await;
+    }
+    rig::wait("its log has it all", || async {
+        let leader = cluster.members[cluster.leader().await].group();
+        (engine.wal().last() == leader.engine().wal().last()).then_some(())
+    })
+    .await;
+    let behind = engine.wal().last().get() - engine.applied().get();
+    assert!(behind > 40, "only {behind} records are kept back");
+    engine.start_flusher();
+    cluster.agree().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_begins_where_the_state_ends_goes_on_after_a_start() {
+    let mut cluster = Cluster::one(1).await;
+    cluster.put("a", "1").await;
+    let engine = cluster.members[0].group().engine().clone();
+    let seal = || async {
+        let active = engine.wal().active().id;
+        let seal = Command::Seal(active);
+        cluster.members[0].group().propose(&seal).await.unwrap();
+        active
+    };
+    let sealed = seal().await;
+    // Before what the segment adds up to is in the next one, and applied.
+    engine.flush().unwrap();
+    // The newest sealed segment is never purged.
+    cluster.put("b", "2").await;
+    seal().await;
+    rig::wait("both are sealed", || async {
+        engine.wal().unsealed_ended().is_empty().then_some(())
+    })
+    .await;
+    engine.wal().purge(sealed).unwrap();
+    assert!(engine.wal().first() > Lsn::FIRST);
+    assert_eq!(engine.positions().flushed.next(), engine.wal().first());
+    drop(engine);
+    cluster.end(0, End::PowerLoss).await;
+    cluster.start(0).await;
+    cluster.put("c", "3").await;
+    assert_eq!(value(&cluster, 0, "a").unwrap(), b"1");
 }

@@ -137,7 +137,10 @@ impl Frame {
     }
 
     /// Whether its bytes are those that were written behind a frame of this CRC.
-    pub(crate) fn check(&self, seed: u32) -> Result<(), FrameError> {
+    ///
+    /// # Errors
+    /// [`FrameError::Crc`].
+    pub fn check(&self, seed: u32) -> Result<(), FrameError> {
         check(&self.bytes, seed).map(drop)
     }
 }

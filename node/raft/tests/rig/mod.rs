@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use unisondb_api::{Peer, PeerError, Reply, WriteError, Written};
+use unisondb_engine::Engine;
 use unisondb_engine::start::{self, Folders, Origin, Request};
 use unisondb_platform::memory::{self, InlineOffload, MemoryDisk, MemoryEntropy, Random};
 use unisondb_platform::{Clock, Platform};
@@ -25,16 +26,20 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// The longest that one call is waited for.
 const CALL: Duration = Duration::from_secs(5);
 
-/// Time as tokio has it, from a day in 2025 on.
-struct TokioClock(tokio::time::Instant);
+/// Time as tokio has it, from a day in 2025 on; the wall clock may be set wrong.
+struct TokioClock {
+    started: tokio::time::Instant,
+    ahead: Arc<AtomicU64>,
+}
 
 impl Clock for TokioClock {
     fn now(&self) -> Stamp {
         let micros = u64::try_from(self.monotonic().as_micros()).unwrap();
-        Stamp::from_micros(1_750_000_000_000_000 + micros)
+        let ahead = self.ahead.load(Ordering::Relaxed);
+        Stamp::from_micros(1_750_000_000_000_000 + micros + ahead)
     }
     fn monotonic(&self) -> Duration {
-        self.0.elapsed()
+        self.started.elapsed()
     }
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(tokio::time::sleep(duration))
@@ -45,6 +50,8 @@ impl Clock for TokioClock {
 pub struct Net {
     members: Mutex<BTreeMap<u64, Group>>,
     cut: Mutex<BTreeSet<u64>>,
+    /// The last bit of every message that carries frames is turned over before its checksum is made.
+    pub spoil: AtomicBool,
     seed: u64,
     sent: AtomicU64,
 }
@@ -78,6 +85,8 @@ impl Peer for Line {
             let Some(group) = group else {
                 return Err(PeerError::Unreachable("nobody is there".to_owned()));
             };
+            let spoil = self.net.spoil.load(Ordering::Relaxed);
+            let message = if spoil { spoiled(message) } else { message };
             let answer = group.answer(message).await;
             self.travel().await;
             if self.is_cut(to) {
@@ -88,10 +97,25 @@ impl Peer for Line {
     }
 }
 
+/// A message of frames, as a leader with a bad memory sends it. Layout: `docs/formats/peer.md`.
+fn spoiled(message: Bytes) -> Bytes {
+    let header = u32::from_le_bytes(message[4..8].try_into().unwrap());
+    if message.len() <= 8 + usize::try_from(header).unwrap() {
+        return message;
+    }
+    let mut bytes = message.to_vec();
+    *bytes.last_mut().unwrap() ^= 1;
+    let sum = crc32c::crc32c(&bytes[4..]);
+    bytes[..4].copy_from_slice(&sum.to_le_bytes());
+    bytes.into()
+}
+
 /// One member's machine: it outlives the member's process.
 pub struct Member {
     pub disk: MemoryDisk,
     pub id: u64,
+    /// How far its wall clock is wrong, in microseconds.
+    pub ahead: Arc<AtomicU64>,
     boots: u64,
     seed: u64,
     started: tokio::time::Instant,
@@ -159,6 +183,7 @@ impl Member {
         Member {
             disk,
             id: 0,
+            ahead: Arc::default(),
             boots: 0,
             seed,
             started,
@@ -169,7 +194,10 @@ impl Member {
     fn platform(&self) -> Platform {
         Platform {
             disk: Arc::new(self.disk.clone()),
-            clock: Arc::new(TokioClock(self.started)),
+            clock: Arc::new(TokioClock {
+                started: self.started,
+                ahead: self.ahead.clone(),
+            }),
             entropy: Arc::new(MemoryEntropy::new(self.seed * 1_000 + self.boots)),
             offload: Arc::new(InlineOffload),
             pulse: Arc::default(),
@@ -186,6 +214,11 @@ impl Member {
     }
 
     pub async fn start(&mut self, net: &Arc<Net>) {
+        self.begin(net).await.start_flusher();
+    }
+
+    /// The same, without what brings its state into LMDB by itself.
+    pub async fn begin(&mut self, net: &Arc<Net>) -> Engine {
         self.boots += 1;
         let platform = self.platform();
         let opened = match start::open(&platform, &folders(), &request()) {
@@ -202,7 +235,7 @@ impl Member {
         };
         let platform = self.platform();
         self.id = opened.vote.state().raft_id;
-        opened.engine.start_flusher();
+        let engine = opened.engine.clone();
         let alive = Arc::new(AtomicBool::new(true));
         let line = Line {
             net: net.clone(),
@@ -218,6 +251,7 @@ impl Member {
         let group = Group::start(parts).await.unwrap();
         net.members.lock().insert(self.id, group.clone());
         self.process = Some(Process { group, alive });
+        engine
     }
 
     /// Ends its process, and what must go on from is on the disk.
@@ -242,6 +276,7 @@ impl Cluster {
         let net = Arc::new(Net {
             members: Mutex::default(),
             cut: Mutex::default(),
+            spoil: AtomicBool::new(false),
             seed,
             sent: AtomicU64::new(0),
         });
