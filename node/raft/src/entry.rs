@@ -77,6 +77,16 @@ impl RaftEntry {
         &self.body
     }
 
+    /// Whether a client's write, and nothing that the group itself acts on.
+    pub(crate) fn is_of_a_client(&self) -> bool {
+        let kind = match &self.body {
+            Body::Proposed(kind, _) => *kind,
+            Body::Logged(entry) => entry.record.kind,
+            Body::Sent(frame) => frame.record().kind,
+        };
+        kind == Kind::User
+    }
+
     pub(crate) fn is_proposed(&self) -> bool {
         matches!(self.body, Body::Proposed(..))
     }

@@ -13,8 +13,9 @@
 //! - A client that goes away takes nothing back.
 //! - Whatever a member is sent, it answers; a damaged message changes nothing.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,12 +29,12 @@ use openraft_rt::WatchReceiver as _;
 use openraft_rt::deterministic_rng::DeterministicRng;
 use openraft_rt_tokio::TokioRuntime;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use unisondb_api::{Peer, WriteError, Written};
 use unisondb_engine::Engine;
 use unisondb_engine::start::Opened;
 use unisondb_platform::{OffloadExt as _, Platform};
-use unisondb_types::{Command, Lsn, Members, Term, limits};
+use unisondb_types::{Command, Lsn, Members, Stamp, Term, limits};
 use unisondb_wal::FRAME_HEADER_BYTES;
 
 use crate::checks;
@@ -42,9 +43,10 @@ use crate::machine::{self, Machine};
 use crate::message::{self, Reply, Request};
 use crate::network::Network;
 use crate::office::{self, AcceptClock};
-use crate::standing::Standing;
-use crate::sync;
+use crate::standing::{self, Standing};
+use crate::sync::{self, Durability};
 use crate::types::{self, Proposal, Types};
+use crate::under_way::{Share, UnderWay};
 
 /// How often a leader shows that it is there.
 const HEARTBEAT: Duration = Duration::from_millis(250);
@@ -68,6 +70,8 @@ pub struct Parts {
     pub peer: Arc<dyn Peer>,
     /// Which clock is believed.
     pub accept_clock: AcceptClock,
+    /// When what a client wrote counts as durable.
+    pub durability: Durability,
 }
 
 /// Told of every change of leader, term and members.
@@ -76,26 +80,13 @@ pub(crate) type Office = WatchReceiverOf<Types, RaftServerMetrics<Types>>;
 /// One namespace's group. Cheap to clone; every clone is the same group.
 #[derive(Clone)]
 pub struct Group {
-    raft: Raft<Types, Machine>,
+    pub(crate) raft: Raft<Types, Machine>,
     own: u64,
     engine: Engine,
     log: LogReader,
     standing: Arc<Standing>,
     ended: Arc<Notify>,
-    /// Frame bytes of what is proposed and not yet answered: room is kept for all of them (D9).
-    under_way: Arc<AtomicU64>,
-}
-
-/// What one proposal takes of the room that is kept.
-struct Share {
-    under_way: Arc<AtomicU64>,
-    bytes: u64,
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.under_way.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
+    pub(crate) under_way: Arc<UnderWay>,
 }
 
 impl Group {
@@ -110,6 +101,7 @@ impl Group {
             opened,
             peer,
             accept_clock,
+            durability,
         } = parts;
         let Opened {
             engine,
@@ -123,7 +115,6 @@ impl Group {
         let ended = Arc::new(Notify::new());
         let (appended, to_sync) = mpsc::unbounded_channel();
         let (machine, batches) = Machine::new(engine.clone());
-        let syncing = sync::run(platform.clone(), wal.clone(), standing.clone(), to_sync);
         let applying = machine::run(
             engine.clone(),
             applier,
@@ -131,22 +122,26 @@ impl Group {
             standing.clone(),
             ended.clone(),
         );
-        let offload = &platform.offload;
-        offload.thread(&format!("log-{name}"), Box::pin(syncing));
-        offload.thread(&format!("apply-{name}"), Box::pin(applying));
         let flushed = engine.flushed_stand();
         let flushed = flushed.map_err(|e| GroupError(e.to_string()))?;
         let (_, last_stamp) = wal.last_term_and_stamp();
+        let now = platform.clock.monotonic();
         let log = LogReader::new(Shared {
             platform: platform.clone(),
             wal,
             standing: standing.clone(),
+            durability,
+            committed: AtomicU64::new(0),
             vote: Arc::new(Mutex::new(vote)),
-            office: Mutex::new(office::Office::new(last_stamp, accept_clock)),
+            office: Mutex::new(office::Office::new(last_stamp, now, accept_clock)),
             stood: flushed.and_then(|stand| types::stood(&stand).0),
             floor: Mutex::new(None),
         });
         let store = LogStore::new(log.clone(), appended);
+        let syncing = sync::run(log.clone(), to_sync);
+        let offload = &platform.offload;
+        offload.thread(&format!("log-{name}"), Box::pin(syncing));
+        offload.thread(&format!("apply-{name}"), Box::pin(applying));
         let network = Network {
             namespace: name.clone(),
             own,
@@ -165,6 +160,7 @@ impl Group {
             under_way: Arc::default(),
         };
         tokio::spawn(checks::run(group.clone()));
+        tokio::spawn(tick(group.clone()));
         if group.members().is_only(own) {
             group.stand(false).await?;
         }
@@ -268,8 +264,27 @@ impl Group {
                 Ok(Err(e)) => Err(self.unknown(&e.to_string())),
                 Err(_) => Err(self.unknown("the group has stopped")),
             },
-            why = stuck_now(&mut stuck) => Err(self.unknown(&why)),
+            why = standing::stuck_now(&mut stuck) => Err(self.unknown(&why)),
         }
+    }
+
+    /// Why the clock is not believed, if so: proposals are refused meanwhile (D3).
+    pub fn clock_refused(&self) -> Option<String> {
+        self.log.shared().time().err()
+    }
+
+    /// How far the wall clock is behind the log.
+    pub fn clock_behind(&self) -> Duration {
+        let now = self.engine.platform().clock.now();
+        self.log.shared().office.lock().behind(now)
+    }
+
+    /// What time it is by this log: the wall clock, as far as the monotonic time since the last
+    /// stamp bears it out. What is aged by it outlives any jump of the wall clock (D3).
+    pub fn log_now(&self) -> Stamp {
+        let clock = &self.engine.platform().clock;
+        let office = self.log.shared().office.lock();
+        office.log_now(clock.now(), clock.monotonic())
     }
 
     /// A position at or above every write acknowledged anywhere before the call, as the leader
@@ -349,7 +364,7 @@ impl Group {
     /// [`GroupError`].
     pub async fn set_voters(&self, voters: Vec<u64>) -> Result<(), GroupError> {
         self.log.shared().time().map_err(GroupError)?;
-        let voters: std::collections::BTreeSet<u64> = voters.into_iter().collect();
+        let voters: BTreeSet<u64> = voters.into_iter().collect();
         let done = scoped(
             self.engine.platform(),
             self.raft.change_membership(voters, false),
@@ -376,21 +391,11 @@ impl Group {
         done.map_err(|e| GroupError(e.to_string()))
     }
 
-    /// Takes part no longer. What is proposed and not answered is unknown.
-    pub async fn stop(&self) {
-        self.standing.stop();
-        self.ended.notify_one();
-        // It may have died of an error before, which was said then.
-        drop(self.raft.shutdown().await);
-    }
-
     /// Room for one more record, before anything is promised: a full disk is refused here and not
     /// met in the log.
     async fn reserve(&self, payload: usize) -> Result<Share, WriteError> {
-        let bytes = (FRAME_HEADER_BYTES + payload) as u64;
-        let all = bytes + self.under_way.fetch_add(bytes, Ordering::Relaxed);
-        let under_way = self.under_way.clone();
-        let share = Share { under_way, bytes };
+        let share = self.under_way.take((FRAME_HEADER_BYTES + payload) as u64)?;
+        let all = self.under_way.bytes();
         let wal = self.engine.wal();
         if !wal.has_room(all) {
             let wal = wal.clone();
@@ -419,25 +424,26 @@ impl Group {
     }
 }
 
+/// Nobody hears an only voter without learners, and nobody else can lead: its timers rest, so that a
+/// thousand idle groups of one cost nothing. Ends with the group.
+async fn tick(group: Group) {
+    let mut office = group.watch_office();
+    while !group.is_stopped() {
+        let members = group.members();
+        let alone = members.is_only(group.own) && members.is_single() && group.leads();
+        group.raft.runtime_config().tick(!alone);
+        if office.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
 /// Runs what starts tasks of openraft's: their chance comes from the machine's.
 async fn scoped<F: Future>(platform: &Platform, work: F) -> F::Output {
     let mut seed = [0; 8];
     platform.entropy.fill(&mut seed);
     let seed = u64::from_le_bytes(seed);
     DeterministicRng::<TokioRuntime>::scope(seed, work).await
-}
-
-/// Waits until the log cannot be synced, and gives the reason.
-async fn stuck_now(stuck: &mut watch::Receiver<Option<WriteError>>) -> String {
-    let why = stuck.wait_for(Option::is_some).await;
-    let why = why
-        .ok()
-        .and_then(|why| why.as_ref().map(ToString::to_string));
-    match why {
-        Some(why) => why,
-        // The group outlives its proposals.
-        None => std::future::pending().await,
-    }
 }
 
 fn config(name: &str) -> Result<Config, GroupError> {

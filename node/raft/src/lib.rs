@@ -3,7 +3,7 @@
 //!
 //! | module | what |
 //! | --- | --- |
-//! | [`group`] | a group, as a node takes part in it |
+//! | [`group`], `under_way`, `stop` | a group, as a node takes part in it; what is not answered yet; how it ends |
 //! | `log`, `sync` | the namespace's log as openraft's; when what was appended is durable |
 //! | `machine` | the namespace's state as openraft's; the apply loop |
 //! | `checks` | the leader says what ended segments add up to (D5) |
@@ -22,9 +22,12 @@ mod message;
 mod network;
 pub mod office;
 mod standing;
+mod stop;
 mod sync;
 mod types;
+mod under_way;
 
 pub use group::{Group, GroupError, Parts};
 pub use office::{AcceptClock, Office};
 pub use standing::Standing;
+pub use sync::Durability;

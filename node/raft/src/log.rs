@@ -8,6 +8,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::{Stream, stream};
@@ -23,7 +24,7 @@ use unisondb_wal::{Entry, Error, Frame, Wal};
 use crate::entry::{Body, RaftEntry};
 use crate::office::Office;
 use crate::standing::Standing;
-use crate::sync::Waiting;
+use crate::sync::{Durability, Waiting};
 use crate::types::{self, LogId, Types, Vote};
 
 /// Frame bytes read at once, about: what one message to a follower holds, and one step of applying.
@@ -34,6 +35,9 @@ pub(crate) struct Shared {
     pub(crate) platform: Platform,
     pub(crate) wal: Wal,
     pub(crate) standing: Arc<Standing>,
+    pub(crate) durability: Durability,
+    /// Up to which record openraft knows of a commit.
+    pub(crate) committed: AtomicU64,
     pub(crate) vote: Arc<Mutex<RaftStateFile>>,
     /// Which stamps this process may give, and has seen given.
     pub(crate) office: Mutex<Office>,
@@ -44,6 +48,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Frames made from now on vouch for what is committed and durable here (D6).
+    pub(crate) fn vouch(&self) {
+        let committed = Lsn::new(self.committed.load(Ordering::Relaxed));
+        self.wal.commit(committed.min(self.wal.durable()));
+    }
+
     /// The time to give to the next record.
     ///
     /// # Errors
@@ -181,9 +191,12 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
-        // Frames made from now on vouch for it; at a start it is found again by them (D6).
+        // At a start it is found again by the frames that vouch for it.
         if let Some(id) = committed {
-            self.shared().wal.commit(types::position(&id).0);
+            let shared = self.shared();
+            let lsn = types::position(&id).0.get();
+            shared.committed.fetch_max(lsn, Ordering::Relaxed);
+            shared.vouch();
         }
         Ok(())
     }
@@ -224,8 +237,13 @@ impl RaftLogStorage<Types> for LogStore {
             }
         }
         // The loop ends with the process only.
+        let relaxed = matches!(self.shared().durability, Durability::Interval(_))
+            && entries.iter().all(RaftEntry::is_of_a_client);
         self.appended
-            .send(Waiting::Append(callback))
+            .send(Waiting::Append {
+                flushed: callback,
+                relaxed,
+            })
             .map_err(|_| io::Error::other("the log has stopped"))
     }
 

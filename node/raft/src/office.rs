@@ -21,19 +21,22 @@ const UNASKED: Duration = Duration::from_secs(7 * 86_400);
 #[derive(Debug)]
 pub struct Office {
     last: Stamp,
-    /// When the last stamp was given; `None` before the first one of this office.
-    given: Option<Duration>,
+    /// When the log was found to end with it, or it was given.
+    since: Duration,
+    /// Whether any was given yet.
+    has_given: bool,
     /// How far the next stamp may run ahead, had it been given with the last one.
     slack: Duration,
     accept_clock: bool,
 }
 
 impl Office {
-    /// Begins behind a log whose last record is stamped `last`.
-    pub fn new(last: Stamp, accept_clock: AcceptClock) -> Office {
+    /// Begins at monotonic time `since`, behind a log whose last record is stamped `last`.
+    pub fn new(last: Stamp, since: Duration, accept_clock: AcceptClock) -> Office {
         Office {
             last,
-            given: None,
+            since,
+            has_given: false,
             slack: SLACK,
             accept_clock: accept_clock == AcceptClock::Always,
         }
@@ -44,31 +47,37 @@ impl Office {
     /// # Errors
     /// In words for the client: the clock is too far past the last record to be believed unasked.
     pub fn time(&self, now: Stamp, monotonic: Duration) -> Result<Stamp, String> {
-        match self.given {
-            None if self.accept_clock || now.micros_since(self.last) <= micros(UNASKED) => Ok(now),
-            None => Err(format!(
-                "the clock says {now}, but the last record is of {}: more than 7 days lie between; \
-                 set the clock right, or if it is right restart with --accept-clock",
-                self.last
-            )),
-            Some(given) => {
-                let since = monotonic.saturating_sub(given);
-                let most = since + self.slack_after(since);
-                Ok(now.min(self.last.plus_micros(micros(most))))
-            }
+        if self.has_given {
+            let since = monotonic.saturating_sub(self.since);
+            let most = since + self.slack_after(since);
+            return Ok(now.min(self.last.plus_micros(micros(most))));
         }
+        if self.accept_clock || now.micros_since(self.last) <= micros(UNASKED) {
+            return Ok(now);
+        }
+        Err(format!(
+            "the clock says {now}, but the last record is of {}: more than 7 days lie between; \
+             set the clock right, or if it is right restart with --accept-clock",
+            self.last
+        ))
     }
 
     /// A record was stamped `stamp` at monotonic time `monotonic`.
     pub fn gave(&mut self, stamp: Stamp, monotonic: Duration) {
-        if let Some(given) = self.given {
-            let since = monotonic.saturating_sub(given);
+        if self.has_given {
+            let since = monotonic.saturating_sub(self.since);
             let ran = Duration::from_micros(stamp.micros_since(self.last));
             let ahead = ran.saturating_sub(since);
             self.slack = self.slack_after(since).saturating_sub(ahead);
         }
         self.last = stamp;
-        self.given = Some(monotonic);
+        self.since = monotonic;
+        self.has_given = true;
+    }
+
+    /// The wall time `now`, as far as the monotonic time since the last stamp bears it out.
+    pub fn log_now(&self, now: Stamp, monotonic: Duration) -> Stamp {
+        at_most(now, self.last, monotonic.saturating_sub(self.since))
     }
 
     fn slack_after(&self, since: Duration) -> Duration {
@@ -113,11 +122,11 @@ mod tests {
 
     #[test]
     fn the_first_stamp_after_a_start_lies_within_seven_days_unless_accepted() {
-        let office = Office::new(at(0), AcceptClock::Within7Days);
+        let office = Office::new(at(0), Duration::ZERO, AcceptClock::Within7Days);
         assert_eq!(office.time(at(7 * DAY), Duration::ZERO), Ok(at(7 * DAY)));
         let why = office.time(at(7 * DAY + 1), Duration::ZERO).unwrap_err();
         assert!(why.contains("--accept-clock"), "{why}");
-        let office = Office::new(at(0), AcceptClock::Always);
+        let office = Office::new(at(0), Duration::ZERO, AcceptClock::Always);
         assert_eq!(
             office.time(at(900 * DAY), Duration::ZERO),
             Ok(at(900 * DAY))
@@ -126,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_jump_forward_is_followed_by_a_minute_and_then_at_double_speed_however_many_stamps() {
-        let mut office = Office::new(at(0), AcceptClock::Within7Days);
+        let mut office = Office::new(at(0), Duration::ZERO, AcceptClock::Within7Days);
         office.gave(at(0), Duration::from_secs(5));
         let later = Duration::from_secs(8);
         assert_eq!(office.time(at(2 * SECOND), later), Ok(at(2 * SECOND)));
@@ -149,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_goes_back_gives_its_own_time_and_the_log_keeps_order() {
-        let mut office = Office::new(at(0), AcceptClock::Within7Days);
+        let mut office = Office::new(at(0), Duration::ZERO, AcceptClock::Within7Days);
         office.gave(at(10 * SECOND), Duration::ZERO);
         assert_eq!(office.time(at(0), Duration::ZERO), Ok(at(0)));
         assert_eq!(office.behind(at(0)), Duration::from_secs(10));

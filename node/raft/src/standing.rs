@@ -61,3 +61,16 @@ impl Standing {
         drop(stopping.wait_for(|stop| *stop).await);
     }
 }
+
+/// Waits until the log cannot be synced, and gives the reason.
+pub(crate) async fn stuck_now(stuck: &mut watch::Receiver<Option<WriteError>>) -> String {
+    let why = stuck.wait_for(Option::is_some).await;
+    let why = why
+        .ok()
+        .and_then(|why| why.as_ref().map(ToString::to_string));
+    match why {
+        Some(why) => why,
+        // The group outlives its proposals.
+        None => std::future::pending().await,
+    }
+}

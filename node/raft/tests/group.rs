@@ -1,6 +1,6 @@
 //! A group of members over logs in memory and real LMDB: what is acknowledged stays, on every member
 //! the same bytes, through elections, cut ways and power losses.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod rig;
 
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rig::{Cluster, End, put};
 use unisondb_api::WriteError;
+use unisondb_raft::Durability;
 use unisondb_types::{Command, Key, Kind, Lsn};
 
 fn key(k: &str) -> Key {
@@ -303,4 +304,73 @@ async fn a_log_that_begins_where_the_state_ends_goes_on_after_a_start() {
     cluster.start(0).await;
     cluster.put("c", "3").await;
     assert_eq!(value(&cluster, 0, "a").unwrap(), b"1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_an_interval_the_fsync_follows_the_answer_and_an_end_in_order_waits_for_it() {
+    let interval = Durability::Interval(Duration::from_millis(300));
+    let mut cluster = Cluster::one_that(1, interval).await;
+    let wal = cluster.members[0].group().engine().wal().clone();
+    let first = cluster.put("a", "1").await.lsn;
+    assert!(wal.durable() < first);
+    assert!(wal.committed() < first, "frames vouch for what is durable");
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_eq!((wal.durable(), wal.committed()), (first, first));
+    let second = cluster.put("b", "2").await.lsn;
+    assert!(wal.durable() < second);
+    drop(wal);
+    cluster.stop(0).await;
+    cluster.start(0).await;
+    assert_eq!(value(&cluster, 0, "b").unwrap(), b"2");
+    cluster.put("c", "3").await;
+    cluster.end(0, End::PowerLoss).await;
+    cluster.start(0).await;
+    assert_eq!(value(&cluster, 0, "c"), None, "it was told that it may go");
+    assert_eq!(value(&cluster, 0, "a").unwrap(), b"1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_in_order_answers_what_is_under_way() {
+    let mut cluster = Cluster::one(1).await;
+    cluster.put("a", "1").await;
+    let group = cluster.members[0].group().clone();
+    let writes: Vec<_> = (0..40)
+        .map(|n| {
+            let group = group.clone();
+            tokio::spawn(async move { (n, group.propose(&put(&format!("k{n}"), "x")).await) })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    drop(group);
+    cluster.stop(0).await;
+    cluster.start(0).await;
+    let mut written = 0;
+    for write in writes {
+        let (n, answer) = write.await.unwrap();
+        let is_there = value(&cluster, 0, &format!("k{n}")).is_some();
+        match answer {
+            Ok(_) => assert!(is_there),
+            Err(WriteError::Unavailable(_)) => assert!(!is_there),
+            other => panic!("{other:?}"),
+        }
+        written += u32::from(is_there);
+    }
+    assert!(written > 0, "nothing was under way");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_ends_in_order_hands_the_lead_over_before() {
+    let mut cluster = Cluster::of(3, 1).await;
+    cluster.put("a", "1").await;
+    let old = cluster.leader().await;
+    cluster.stop(old).await;
+    let began = tokio::time::Instant::now();
+    cluster.put("b", "2").await;
+    let took = began.elapsed();
+    assert!(
+        took < Duration::from_millis(300),
+        "an election's wait: {took:?}"
+    );
+    cluster.start(old).await;
+    cluster.agree().await;
 }

@@ -32,8 +32,10 @@ fn store() -> (LogStore, mpsc::UnboundedReceiver<Waiting>) {
         platform,
         wal,
         standing: Arc::default(),
+        durability: Durability::Always,
+        committed: AtomicU64::new(0),
         vote: Arc::new(Mutex::new(opened.vote)),
-        office: Mutex::new(Office::new(last, AcceptClock::Within7Days)),
+        office: Mutex::new(Office::new(last, Duration::ZERO, AcceptClock::Within7Days)),
         stood: None,
         floor: Mutex::new(None),
     });

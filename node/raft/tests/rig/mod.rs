@@ -17,7 +17,7 @@ use unisondb_engine::Engine;
 use unisondb_engine::start::{self, Folders, Origin, Request};
 use unisondb_platform::memory::{self, InlineOffload, MemoryDisk, MemoryEntropy, Random};
 use unisondb_platform::{Clock, Platform};
-use unisondb_raft::{AcceptClock, Group, Parts};
+use unisondb_raft::{AcceptClock, Durability, Group, Parts};
 use unisondb_types::{Action, ClusterId, Command, Key, Lsn, Namespace, Op, Stamp, Value};
 use unisondb_wal::Entry;
 
@@ -116,6 +116,7 @@ pub struct Member {
     pub id: u64,
     /// How far its wall clock is wrong, in microseconds.
     pub ahead: Arc<AtomicU64>,
+    pub durability: Durability,
     boots: u64,
     seed: u64,
     started: tokio::time::Instant,
@@ -184,6 +185,7 @@ impl Member {
             disk,
             id: 0,
             ahead: Arc::default(),
+            durability: Durability::Always,
             boots: 0,
             seed,
             started,
@@ -247,6 +249,7 @@ impl Member {
             opened,
             peer: Arc::new(line),
             accept_clock: AcceptClock::Within7Days,
+            durability: self.durability,
         };
         let group = Group::start(parts).await.unwrap();
         net.members.lock().insert(self.id, group.clone());
@@ -261,7 +264,7 @@ impl Member {
         let Process { group, alive } = self.process.take().unwrap();
         alive.store(false, Ordering::Relaxed);
         net.members.lock().remove(&self.id);
-        group.stop().await;
+        group.halt().await;
         drop(group.engine().clone().shut_down());
         self.disk = match end {
             End::Killed => self.disk.kill(),
@@ -273,6 +276,11 @@ impl Member {
 impl Cluster {
     /// A group of one.
     pub async fn one(seed: u64) -> Cluster {
+        Cluster::one_that(seed, Durability::Always).await
+    }
+
+    /// A group of one that answers so.
+    pub async fn one_that(seed: u64, durability: Durability) -> Cluster {
         let net = Arc::new(Net {
             members: Mutex::default(),
             cut: Mutex::default(),
@@ -282,6 +290,7 @@ impl Cluster {
         });
         let started = tokio::time::Instant::now();
         let mut first = Member::new(seed * 10 + 1, started);
+        first.durability = durability;
         first.start(&net).await;
         Cluster {
             net,
@@ -357,6 +366,13 @@ impl Cluster {
     pub async fn end(&mut self, n: usize, end: End) {
         let net = self.net.clone();
         self.members[n].end(&net, end).await;
+    }
+
+    /// Ends its process in order; what must go on from is on the disk.
+    pub async fn stop(&mut self, n: usize) {
+        let group = self.members[n].group().clone();
+        group.stop().await;
+        self.end(n, End::PowerLoss).await;
     }
 
     pub async fn start(&mut self, n: usize) {

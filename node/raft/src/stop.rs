@@ -1,0 +1,62 @@
+//! How a group ends: in order, for whoever waits for an answer and for the other members; or at once.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use openraft_rt::WatchReceiver as _;
+
+use crate::group::Group;
+use crate::standing;
+
+/// How long an end in order may take.
+const IN_ORDER: Duration = Duration::from_secs(5);
+
+impl Group {
+    /// Takes part no longer: hands the lead to another voter if there is one, answers what is under
+    /// way, and syncs what waits for that. A disk that has no room, or a quorum that is gone, is not
+    /// waited for long.
+    pub async fn stop(&self) {
+        let clock = self.engine().platform().clock.clone();
+        let in_order = async {
+            self.hand_over().await;
+            self.under_way.close().await;
+        };
+        let mut stuck = self.standing().stuck();
+        tokio::select! {
+            biased;
+            () = in_order => {}
+            _ = standing::stuck_now(&mut stuck) => {}
+            () = clock.sleep(IN_ORDER) => {}
+        }
+        self.halt().await;
+    }
+
+    /// Takes part no longer, at once. What is proposed and not answered is unknown.
+    pub async fn halt(&self) {
+        self.standing().stop();
+        self.ended().notify_one();
+        // It may have died of an error before, which was said then.
+        drop(self.raft.shutdown().await);
+    }
+
+    /// Lets the other voter lead that has most, if this node leads and there is one.
+    async fn hand_over(&self) {
+        let to = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
+            let others = metrics.replication.iter().flatten();
+            let others = others.filter(|(id, _)| **id != self.own() && voters.contains(id));
+            others.max_by_key(|(_, at)| **at).map(|(id, _)| *id)
+        };
+        let Some(to) = to.filter(|_| self.leads()) else {
+            return;
+        };
+        if let Err(error) = self.transfer(to).await {
+            tracing::debug!(%error, "the lead is not handed over");
+            return;
+        }
+        let mut office = self.watch_office();
+        while self.leads() && office.changed().await.is_ok() {}
+    }
+}
