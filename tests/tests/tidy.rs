@@ -341,6 +341,23 @@ fn no_test_is_switched_off() {
 }
 
 #[test]
+fn every_planted_bug_can_still_be_planted() {
+    let mut patches = files("sim/mutants", ".patch");
+    patches.sort();
+    assert!(patches.len() >= 20, "{patches:?}");
+    for patch in patches {
+        let applies = Command::new("git")
+            .args(["apply", "--check"])
+            .arg(&patch)
+            .current_dir(root())
+            .output()
+            .expect("git runs");
+        let why = String::from_utf8_lossy(&applies.stderr);
+        assert!(applies.status.success(), "{}: {why}", patch.display());
+    }
+}
+
+#[test]
 fn names_say_what_a_thing_is() {
     for (path, code) in product() {
         let mut words = code
