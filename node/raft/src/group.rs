@@ -23,13 +23,13 @@ use openraft::alias::WatchReceiverOf;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::impls::ProgressResponder;
 use openraft::metrics::RaftServerMetrics;
-use openraft::raft::TransferLeaderRequest;
+use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest};
 use openraft::{Config, Raft, ReadPolicy, SnapshotPolicy};
 use openraft_rt::WatchReceiver as _;
 use openraft_rt::deterministic_rng::DeterministicRng;
 use openraft_rt_tokio::TokioRuntime;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 use unisondb_api::{Peer, WriteError, Written};
 use unisondb_engine::Engine;
 use unisondb_engine::start::Opened;
@@ -87,6 +87,8 @@ pub struct Group {
     standing: Arc<Standing>,
     ended: Arc<Notify>,
     pub(crate) under_way: Arc<UnderWay>,
+    /// Rung at the end of the sync loop.
+    pub(crate) synced: Arc<Mutex<Option<oneshot::Receiver<()>>>>,
 }
 
 impl Group {
@@ -114,6 +116,7 @@ impl Group {
         let standing = Arc::new(Standing::default());
         let ended = Arc::new(Notify::new());
         let (appended, to_sync) = mpsc::unbounded_channel();
+        let (at_end, synced) = oneshot::channel();
         let (machine, batches) = Machine::new(engine.clone());
         let applying = machine::run(
             engine.clone(),
@@ -122,6 +125,11 @@ impl Group {
             standing.clone(),
             ended.clone(),
         );
+        let stand = engine.applied_stand();
+        let stand = stand.map_err(|e| GroupError(e.to_string()))?;
+        if durability != Durability::Always && !stand.membership.members.is_single() {
+            return Err(alone_only());
+        }
         let flushed = engine.flushed_stand();
         let flushed = flushed.map_err(|e| GroupError(e.to_string()))?;
         let (_, last_stamp) = wal.last_term_and_stamp();
@@ -138,7 +146,7 @@ impl Group {
             floor: Mutex::new(None),
         });
         let store = LogStore::new(log.clone(), appended);
-        let syncing = sync::run(log.clone(), to_sync);
+        let syncing = sync::run(log.clone(), to_sync, at_end);
         let offload = &platform.offload;
         offload.thread(&format!("log-{name}"), Box::pin(syncing));
         offload.thread(&format!("apply-{name}"), Box::pin(applying));
@@ -146,6 +154,7 @@ impl Group {
             namespace: name.clone(),
             own,
             peer,
+            log: log.clone(),
         };
         let config = Arc::new(config(name.as_str())?);
         let raft = Raft::new(own, config, network, store, machine);
@@ -158,6 +167,7 @@ impl Group {
             standing,
             ended,
             under_way: Arc::default(),
+            synced: Arc::new(Mutex::new(Some(synced))),
         };
         tokio::spawn(checks::run(group.clone()));
         tokio::spawn(tick(group.clone()));
@@ -316,19 +326,8 @@ impl Group {
                 let answer = self.raft.vote(election.request()).await;
                 answer.map(|r| Reply::voted(&r)).map_err(|e| e.to_string())
             }
-            Request::Append { .. } => match request.append(entries) {
-                Some(append) => {
-                    let previous = append.prev_log_id.as_ref();
-                    match self.log.vet(previous, &append.entries).await {
-                        Ok(()) => {
-                            let answer = self.raft.append_entries(append).await;
-                            answer
-                                .map(|r| Reply::appended(&r))
-                                .map_err(|e| e.to_string())
-                        }
-                        Err(why) => Err(why),
-                    }
-                }
+            Request::Append { time, .. } => match request.append(entries) {
+                Some(append) => self.take(append, time).await,
                 None => {
                     Err("it is no leader's, or its frames do not follow one another".to_owned())
                 }
@@ -348,12 +347,24 @@ impl Group {
         }
     }
 
+    /// Takes frames of a leader's.
+    async fn take(&self, append: AppendEntriesRequest<Types>, time: u64) -> Result<Reply, String> {
+        let previous = append.prev_log_id.as_ref();
+        self.log.vet(previous, &append.entries).await?;
+        let answer = self.raft.append_entries(append).await;
+        let answer = answer.map_err(|e| e.to_string())?;
+        if answer.is_success() && time > 0 {
+            self.log.shared().heard(Stamp::from_micros(time));
+        }
+        Ok(Reply::appended(&answer))
+    }
+
     /// Adds a follower without a vote, and waits until it has nearly all.
     ///
     /// # Errors
     /// [`GroupError`].
     pub async fn add_learner(&self, id: u64) -> Result<(), GroupError> {
-        self.log.shared().time().map_err(GroupError)?;
+        self.may_change_members()?;
         let done = scoped(self.engine.platform(), self.raft.add_learner(id, (), true)).await;
         done.map(drop).map_err(|e| GroupError(e.to_string()))
     }
@@ -363,7 +374,7 @@ impl Group {
     /// # Errors
     /// [`GroupError`].
     pub async fn set_voters(&self, voters: Vec<u64>) -> Result<(), GroupError> {
-        self.log.shared().time().map_err(GroupError)?;
+        self.may_change_members()?;
         let voters: BTreeSet<u64> = voters.into_iter().collect();
         let done = scoped(
             self.engine.platform(),
@@ -371,6 +382,14 @@ impl Group {
         )
         .await;
         done.map(drop).map_err(|e| GroupError(e.to_string()))
+    }
+
+    fn may_change_members(&self) -> Result<(), GroupError> {
+        let shared = self.log.shared();
+        if shared.durability != Durability::Always {
+            return Err(alone_only());
+        }
+        shared.time().map(drop).map_err(GroupError)
     }
 
     /// Hands the lead to another voter.
@@ -424,13 +443,26 @@ impl Group {
     }
 }
 
+/// What is not durable counts for no quorum.
+fn alone_only() -> GroupError {
+    GroupError(
+        "durability = \"interval\" is for a node alone: no other may belong to its group"
+            .to_owned(),
+    )
+}
+
 /// Nobody hears an only voter without learners, and nobody else can lead: its timers rest, so that a
 /// thousand idle groups of one cost nothing. Ends with the group.
 async fn tick(group: Group) {
     let mut office = group.watch_office();
     while !group.is_stopped() {
-        let members = group.members();
-        let alone = members.is_only(group.own) && members.is_single() && group.leads();
+        let alone = {
+            let now = office.borrow_watched();
+            let members = types::members_of(now.membership_config.membership());
+            members.is_only(group.own)
+                && members.is_single()
+                && now.current_leader == Some(group.own)
+        };
         group.raft.runtime_config().tick(!alone);
         if office.changed().await.is_err() {
             return;
@@ -455,6 +487,8 @@ fn config(name: &str) -> Result<Config, GroupError> {
         election_timeout_max: millis(ELECTION.1),
         install_snapshot_timeout: millis(SNAPSHOT),
         snapshot_policy: SnapshotPolicy::Never,
+        // How many commits may wait while LMDB is behind, before the whole member does.
+        state_machine_channel_size: Some(65_536),
         max_in_snapshot_log_to_keep: u64::MAX,
         enable_pre_vote: Some(true),
         // A restarted leader would keep its office with an older state.

@@ -9,7 +9,6 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use futures_util::{Stream, stream};
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
@@ -17,7 +16,7 @@ use openraft::{LogState, OptionalSend};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use unisondb_platform::{OffloadExt as _, Platform};
-use unisondb_types::{Kind, Lsn, Stamp, Term};
+use unisondb_types::{Lsn, Stamp, Term};
 use unisondb_wal::raft_state::RaftStateFile;
 use unisondb_wal::{Entry, Error, Frame, Wal};
 
@@ -48,10 +47,14 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Frames made from now on vouch for what is committed and durable here (D6).
+    /// Frames made from now on vouch for what is committed (D6). They reach the disk behind it; only
+    /// with an interval they do not wait for that, and vouch for what is there.
     pub(crate) fn vouch(&self) {
         let committed = Lsn::new(self.committed.load(Ordering::Relaxed));
-        self.wal.commit(committed.min(self.wal.durable()));
+        self.wal.commit(match self.durability {
+            Durability::Always => committed,
+            Durability::Interval(_) => committed.min(self.wal.durable()),
+        });
     }
 
     /// The time to give to the next record.
@@ -63,13 +66,14 @@ impl Shared {
         self.office.lock().time(clock.now(), clock.monotonic())
     }
 
-    /// Records were stamped, here or elsewhere, at monotonic time `at`. An election's blank record
-    /// proves no clock: it is made whether that is believed or not.
-    fn gave(&self, entries: &[Entry], at: Duration) {
-        let stamped = entries.iter().rfind(|e| e.record.kind != Kind::Blank);
-        if let Some(entry) = stamped {
-            self.office.lock().gave(entry.record.stamp, at);
-        }
+    fn is_held(&self, lsn: Lsn) -> bool {
+        (self.wal.first()..=self.wal.last()).contains(&lsn)
+    }
+
+    /// Whoever leads says what time it is.
+    pub(crate) fn heard(&self, time: Stamp) {
+        let monotonic = self.platform.clock.monotonic();
+        self.office.lock().heard(time, monotonic);
     }
 }
 
@@ -110,8 +114,8 @@ impl LogStore {
         let entries = shared
             .wal
             .append(term, *time.as_ref().unwrap_or(&last), &commands)?;
-        if time.is_ok() {
-            shared.gave(&entries, monotonic);
+        if let (Ok(_), Some(entry)) = (time, entries.last()) {
+            shared.office.lock().gave(entry.record.stamp, monotonic);
         }
         let last = shared.wal.last();
         Ok(entries.first().map_or(last, |e| e.record.lsn))
@@ -122,8 +126,9 @@ impl LogStore {
         let frames: Vec<Frame> = sent.iter().filter_map(RaftEntry::frame).collect();
         let shared = self.shared();
         let entries = shared.wal.append_frames(&frames)?;
-        // Whoever led has believed its clock.
-        shared.gave(&entries, shared.platform.clock.monotonic());
+        if let Some(entry) = entries.last() {
+            shared.office.lock().took(entry.record.stamp);
+        }
         let last = shared.wal.last();
         Ok(entries.first().map_or(last, |e| e.record.lsn))
     }
@@ -304,7 +309,7 @@ impl LogReader {
 
     /// Whether `entries` are frames that were written one behind the other, the first behind the record
     /// `previous`. Asked before openraft is, for which a log that does not take them is final. Where
-    /// this log has no such record there is nothing to compare with, and openraft answers.
+    /// this log has no such record (any more) there is nothing to compare with, and openraft answers.
     ///
     /// # Errors
     /// In words for the sender.
@@ -359,11 +364,12 @@ impl RaftLogReader<Types> for LogReader {
         start: u64,
         end: u64,
     ) -> io::Result<Vec<RaftEntry>> {
-        match self.read(types::lsn(start), types::lsn(end)).await {
+        let first = types::lsn(start);
+        match self.read(first, types::lsn(end)).await {
             Ok(entries) => Ok(entries.into_iter().map(RaftEntry::logged).collect()),
             // Purged meanwhile, or taken back since another leads: openraft shows that it is there, and
-            // looks again.
-            Err(Error::Missing { .. }) => Ok(Vec::new()),
+            // looks again. (A hole in what is held is none of these.)
+            Err(Error::Missing { .. }) if !self.0.is_held(first) => Ok(Vec::new()),
             Err(e) => Err(io::Error::other(e)),
         }
     }

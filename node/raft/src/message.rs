@@ -6,7 +6,7 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest, VoteResponse,
 };
-use unisondb_types::codec;
+use unisondb_types::{Stamp, codec};
 use unisondb_wal::Frame;
 
 use crate::entry::RaftEntry;
@@ -58,6 +58,8 @@ pub(crate) enum Request {
         leader: Ballot,
         previous: Option<At>,
         committed: Option<At>,
+        /// What time it is by the leader's clock, in microseconds since 1970; 0 if it is not believed.
+        time: u64,
     },
     /// Stand for election now: the leader steps back.
     Transfer {
@@ -177,6 +179,7 @@ impl Request {
             leader,
             previous,
             committed,
+            ..
         } = self
         else {
             return None;
@@ -225,12 +228,13 @@ impl Reply {
     }
 }
 
-/// The message that carries frames to a follower.
-pub(crate) fn append(request: &AppendEntriesRequest<Types>) -> Bytes {
+/// The message that carries frames to a follower, and what time it is.
+pub(crate) fn append(request: &AppendEntriesRequest<Types>, time: Option<Stamp>) -> Bytes {
     let header = Request::Append {
         leader: Ballot::from(&request.vote),
         previous: at(request.prev_log_id.as_ref()),
         committed: at(request.leader_commit.as_ref()),
+        time: time.map_or(0, Stamp::micros),
     };
     encode(&header, |out| {
         for entry in &request.entries {
@@ -290,7 +294,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use proptest::prelude::*;
-    use unisondb_types::{Kind, Lsn, Record, Stamp, Term};
+    use unisondb_types::{Kind, Lsn, Record, Term};
 
     const LEADER: Ballot = Ballot {
         term: 3,
@@ -348,8 +352,9 @@ mod tests {
                     leader: LEADER,
                     previous: Some(PLACE),
                     committed: None,
+                    time: 0x0102_0304,
                 }),
-                format!("02000000{ballot}{place}00"),
+                format!("02000000{ballot}{place}000403020100000000"),
             ),
             (
                 plain(&Request::Transfer {
@@ -398,7 +403,8 @@ mod tests {
             entries: vec![frame(11, 2), frame(12, 3)],
             leader_commit: None,
         };
-        let (header, entries) = decode::<Request>(append(&request)).unwrap();
+        let (header, entries) =
+            decode::<Request>(append(&request, Some(Stamp::from_micros(9)))).unwrap();
         let arrived = header.append(entries).unwrap();
         assert_eq!(arrived.vote, request.vote);
         assert_eq!(arrived.prev_log_id, request.prev_log_id);
@@ -416,6 +422,7 @@ mod tests {
                 leader: LEADER,
                 previous: Some(PLACE),
                 committed: None,
+                time: 0,
             };
             header.append(entries)
         };
@@ -427,6 +434,7 @@ mod tests {
             },
             previous: None,
             committed: None,
+            time: 0,
         };
         assert!(candidate.append(vec![]).is_none(), "it does not lead");
         assert!(append(vec![frame(11, 2)]).is_some());
@@ -447,7 +455,7 @@ mod tests {
             entries: vec![frame(1, 2)],
             leader_commit: Some(PLACE.into()),
         };
-        let good = append(&request);
+        let good = append(&request, None);
         for bit in 0..good.len() * 8 {
             let mut bad = good.to_vec();
             bad[bit / 8] ^= 1 << (bit % 8);

@@ -18,6 +18,7 @@ use unisondb_api::{Peer, PeerError};
 use unisondb_engine::Stand;
 use unisondb_types::Namespace;
 
+use crate::log::LogReader;
 use crate::message::{self, Election, Reply, Request};
 use crate::types::{Types, Vote};
 
@@ -29,6 +30,7 @@ pub(crate) struct Network {
     pub(crate) namespace: Namespace,
     pub(crate) own: u64,
     pub(crate) peer: Arc<dyn Peer>,
+    pub(crate) log: LogReader,
 }
 
 /// The way to one member.
@@ -54,6 +56,7 @@ impl Way {
             namespace,
             own,
             peer,
+            ..
         } = &self.network;
         let answer = tokio::time::timeout(most, peer.call(namespace, self.to, message)).await;
         let bytes = match answer {
@@ -116,7 +119,8 @@ impl RaftNetworkV2<Types> for Way {
         request: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, Failure> {
-        let message = message::append(&request);
+        let time = self.network.log.shared().time().ok();
+        let message = message::append(&request, time);
         let reply = self.call(message, RPCTypes::AppendEntries, option.hard_ttl());
         Ok(match reply.await? {
             Reply::Appended => AppendEntriesResponse::Success,

@@ -16,27 +16,28 @@ const SLACK: Duration = Duration::from_secs(60);
 /// How far past the last record the first stamp after a start may lie unasked.
 const UNASKED: Duration = Duration::from_secs(7 * 86_400);
 
-/// What one process knows of time, by the stamps that it has given and those that it has seen others
-/// give: from a start to the next.
+/// What one process knows of time, by the stamps that it gives, and by what a leader that it follows says
+/// of its own clock: from a start to the next.
 #[derive(Debug)]
 pub struct Office {
+    /// Of the last record.
     last: Stamp,
-    /// When the log was found to end with it, or it was given.
-    since: Duration,
-    /// Whether any was given yet.
-    has_given: bool,
-    /// How far the next stamp may run ahead, had it been given with the last one.
+    /// When the log was found to end with it.
+    found: Duration,
+    /// What time it was at which monotonic time; `None` before anything was given or heard.
+    known: Option<(Stamp, Duration)>,
+    /// How far the next stamp may run ahead, had it been given then.
     slack: Duration,
     accept_clock: bool,
 }
 
 impl Office {
-    /// Begins at monotonic time `since`, behind a log whose last record is stamped `last`.
-    pub fn new(last: Stamp, since: Duration, accept_clock: AcceptClock) -> Office {
+    /// Begins at monotonic time `found`, behind a log whose last record is stamped `last`.
+    pub fn new(last: Stamp, found: Duration, accept_clock: AcceptClock) -> Office {
         Office {
             last,
-            since,
-            has_given: false,
+            found,
+            known: None,
             slack: SLACK,
             accept_clock: accept_clock == AcceptClock::Always,
         }
@@ -47,10 +48,10 @@ impl Office {
     /// # Errors
     /// In words for the client: the clock is too far past the last record to be believed unasked.
     pub fn time(&self, now: Stamp, monotonic: Duration) -> Result<Stamp, String> {
-        if self.has_given {
-            let since = monotonic.saturating_sub(self.since);
+        if let Some((known, at)) = self.known {
+            let since = monotonic.saturating_sub(at);
             let most = since + self.slack_after(since);
-            return Ok(now.min(self.last.plus_micros(micros(most))));
+            return Ok(now.min(known.plus_micros(micros(most))));
         }
         if self.accept_clock || now.micros_since(self.last) <= micros(UNASKED) {
             return Ok(now);
@@ -62,22 +63,37 @@ impl Office {
         ))
     }
 
-    /// A record was stamped `stamp` at monotonic time `monotonic`.
+    /// A record was stamped `stamp` here at monotonic time `monotonic`.
     pub fn gave(&mut self, stamp: Stamp, monotonic: Duration) {
-        if self.has_given {
-            let since = monotonic.saturating_sub(self.since);
-            let ran = Duration::from_micros(stamp.micros_since(self.last));
+        self.learn(stamp, monotonic);
+        self.last = stamp;
+    }
+
+    /// A record that another has stamped lies in the log here now. It may be of long ago, so it says
+    /// nothing of what time it is.
+    pub fn took(&mut self, stamp: Stamp) {
+        self.last = self.last.max(stamp);
+    }
+
+    /// Whoever leads says at monotonic time `monotonic` that it is `time`.
+    pub fn heard(&mut self, time: Stamp, monotonic: Duration) {
+        self.learn(time, monotonic);
+    }
+
+    fn learn(&mut self, time: Stamp, monotonic: Duration) {
+        if let Some((known, at)) = self.known {
+            let since = monotonic.saturating_sub(at);
+            let ran = Duration::from_micros(time.micros_since(known));
             let ahead = ran.saturating_sub(since);
             self.slack = self.slack_after(since).saturating_sub(ahead);
         }
-        self.last = stamp;
-        self.since = monotonic;
-        self.has_given = true;
+        self.known = Some((time, monotonic));
     }
 
     /// The wall time `now`, as far as the monotonic time since the last stamp bears it out.
     pub fn log_now(&self, now: Stamp, monotonic: Duration) -> Stamp {
-        at_most(now, self.last, monotonic.saturating_sub(self.since))
+        let (known, at) = self.known.unwrap_or((self.last, self.found));
+        at_most(now, known, monotonic.saturating_sub(at))
     }
 
     fn slack_after(&self, since: Duration) -> Duration {
@@ -154,6 +170,17 @@ mod tests {
         let right = later + Duration::from_secs(400);
         office.gave(at(403 * SECOND), right);
         assert_eq!(office.time(at(400 * DAY), right), Ok(at(463 * SECOND)));
+    }
+
+    #[test]
+    fn a_follower_believes_the_leader_and_not_the_age_of_what_it_catches_up_with() {
+        let mut office = Office::new(at(0), Duration::ZERO, AcceptClock::Within7Days);
+        office.took(at(SECOND));
+        assert_eq!(office.time(at(6 * DAY), Duration::ZERO), Ok(at(6 * DAY)));
+        assert!(office.time(at(9 * DAY), Duration::ZERO).is_err());
+        office.heard(at(6 * DAY), Duration::from_secs(1));
+        let now = office.time(at(9 * DAY), Duration::from_secs(2));
+        assert_eq!(now, Ok(at(6 * DAY + 61 * SECOND)));
     }
 
     #[test]

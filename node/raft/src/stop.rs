@@ -37,6 +37,11 @@ impl Group {
         self.ended().notify_one();
         // It may have died of an error before, which was said then.
         drop(self.raft.shutdown().await);
+        let synced = self.synced.lock().take();
+        if let Some(synced) = synced {
+            // Dropped if its thread could not be started.
+            drop(synced.await);
+        }
     }
 
     /// Lets the other voter lead that has most, if this node leads and there is one.
@@ -57,6 +62,11 @@ impl Group {
             return;
         }
         let mut office = self.watch_office();
-        while self.leads() && office.changed().await.is_ok() {}
+        loop {
+            let leads = office.borrow_watched().current_leader == Some(self.own());
+            if !leads || office.changed().await.is_err() {
+                return;
+            }
+        }
     }
 }

@@ -74,24 +74,26 @@ pub(crate) fn passing(error: &Error) -> Option<WriteError> {
 
 type Appended = mpsc::UnboundedReceiver<Waiting>;
 
-/// Ends when nobody can append any more; then all is durable that can be.
-pub(crate) async fn run(log: LogReader, mut appended: Appended) {
+/// Ends when nobody can append any more; then all is durable that can be, and `at_end` is told.
+pub(crate) async fn run(log: LogReader, mut appended: Appended, at_end: oneshot::Sender<()>) {
     let shared = log.shared();
     // When the interval is over, while something waits for it.
     let mut due: Option<Pin<Box<dyn Future<Output = ()> + Send>>> = None;
     loop {
         let next = tokio::select! {
             biased;
+            () = async { due.as_mut().expect("asked only if it is there").await }, if due.is_some() => None,
             next = appended.recv() => match next {
                 Some(next) => Some(next),
                 None => break,
             },
-            () = async { due.as_mut().expect("asked only if it is there").await }, if due.is_some() => None,
         };
+        let is_due = next.is_none();
         let mut waiting: Vec<Waiting> = next.into_iter().collect();
         gather(&mut appended, &mut waiting);
         if let Durability::Interval(interval) = shared.durability
-            && !waiting.is_empty()
+            && !is_due
+            && shared.standing.failed().is_none()
             && waiting.iter().all(Waiting::is_relaxed)
         {
             waiting.into_iter().for_each(|one| one.tell(Ok(())));
@@ -108,6 +110,8 @@ pub(crate) async fn run(log: LogReader, mut appended: Appended) {
         // Who was answered was told what a power loss may take; an end in order takes nothing.
         drop(sync(shared, &mut appended, &mut Vec::new()).await);
     }
+    // Nobody waits for an end that is none in order.
+    let _ = at_end.send(());
 }
 
 /// Brings everything appended to the disk, as soon as there is room.

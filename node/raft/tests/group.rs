@@ -244,6 +244,43 @@ async fn a_clock_that_is_days_ahead_after_a_start_refuses_writes_until_it_is_rig
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_caught_up_with_old_records_still_believes_its_clock() {
+    let mut cluster = Cluster::of(3, 1).await;
+    cluster.put("a", "1").await;
+    let late = (cluster.leader().await + 1) % 3;
+    cluster.end(late, End::Killed).await;
+    let before = cluster.put("b", "2").await.lsn;
+    let six_days = 6 * 86_400 * 1_000_000;
+    for n in [late, (late + 1) % 3, (late + 2) % 3] {
+        if cluster.members[n].is_up() {
+            cluster.end(n, End::Killed).await;
+        }
+        let ahead = &cluster.members[n].ahead;
+        ahead.store(six_days, Ordering::Relaxed);
+    }
+    // Whoever has the record first: the late one gets it from them, days after.
+    for n in [(late + 1) % 3, (late + 2) % 3, late] {
+        cluster.start(n).await;
+    }
+    let log = cluster.agree().await;
+    assert!(log.iter().any(|e| e.record.lsn == before));
+    rig::wait("the late one leads", || async {
+        let leader = cluster.leader().await;
+        if leader != late {
+            let id = cluster.members[late].id;
+            cluster.members[leader].group().transfer(id).await.unwrap();
+        }
+        (leader == late).then_some(())
+    })
+    .await;
+    let after = cluster.put("c", "3").await.lsn;
+    let log = cluster.agree().await;
+    let stamp = |lsn: Lsn| log[usize::try_from(lsn.get()).unwrap() - 1].record.stamp;
+    let between = stamp(after).micros_since(stamp(before));
+    assert!(between >= six_days, "{between} us");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_state_that_cannot_follow_holds_up_the_applying_and_not_the_memory() {
     let mut cluster = Cluster::of(3, 1).await;
     cluster.put("a", "1").await;
@@ -310,7 +347,11 @@ async fn a_log_that_begins_where_the_state_ends_goes_on_after_a_start() {
 async fn with_an_interval_the_fsync_follows_the_answer_and_an_end_in_order_waits_for_it() {
     let interval = Durability::Interval(Duration::from_millis(300));
     let mut cluster = Cluster::one_that(1, interval).await;
-    let wal = cluster.members[0].group().engine().wal().clone();
+    let group = cluster.members[0].group().clone();
+    let refused = group.add_learner(7).await.unwrap_err().to_string();
+    assert!(refused.contains("a node alone"), "{refused}");
+    let wal = group.engine().wal().clone();
+    drop(group);
     let first = cluster.put("a", "1").await.lsn;
     assert!(wal.durable() < first);
     assert!(wal.committed() < first, "frames vouch for what is durable");

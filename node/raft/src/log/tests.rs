@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 use std::path::PathBuf;
 use std::pin::pin;
+use std::time::Duration;
 
 use futures_util::poll;
 use unisondb_engine::start::{self, Folders, Request};
@@ -13,6 +14,10 @@ use crate::office::AcceptClock;
 
 /// A log that nobody syncs but the test.
 fn store() -> (LogStore, mpsc::UnboundedReceiver<Waiting>) {
+    store_that(Durability::Always)
+}
+
+fn store_that(durability: Durability) -> (LogStore, mpsc::UnboundedReceiver<Waiting>) {
     let (platform, _, _) = memory::platform(1);
     let folders = Folders {
         namespace: Some("users".parse().unwrap()),
@@ -32,7 +37,7 @@ fn store() -> (LogStore, mpsc::UnboundedReceiver<Waiting>) {
         platform,
         wal,
         standing: Arc::default(),
-        durability: Durability::Always,
+        durability,
         committed: AtomicU64::new(0),
         vote: Arc::new(Mutex::new(opened.vote)),
         office: Mutex::new(Office::new(last, Duration::ZERO, AcceptClock::Within7Days)),
@@ -124,4 +129,30 @@ async fn records_that_were_purged_when_a_follower_is_to_have_them_are_no_failure
             .unwrap()
             .is_empty()
     );
+}
+
+#[tokio::test]
+async fn what_is_committed_is_known_before_it_is_durable_here_but_with_an_interval_it_is_not() {
+    let interval = Durability::Interval(Duration::from_secs(1));
+    for durability in [Durability::Always, interval] {
+        let (mut store, _to_sync) = store_that(durability);
+        let wal = store.shared().wal.clone();
+        let blank = Command::Blank;
+        let blank = [(blank.kind(), blank.payload())];
+        wal.append(Term::new(1), Stamp::from_micros(1), &blank)
+            .unwrap();
+        let (durable, last) = (wal.durable(), wal.last());
+        assert!(durable < last);
+        let id = types::log_id(last, Term::new(1));
+        store.save_committed(id).await.unwrap();
+        // A segment is sealed once its last record is committed, on a member whose disk is slow too.
+        let wanted = match durability {
+            Durability::Always => last,
+            Durability::Interval(_) => durable,
+        };
+        assert_eq!(wal.committed(), wanted, "{durability:?}");
+        wal.sync().unwrap();
+        store.shared().vouch();
+        assert_eq!(wal.committed(), last);
+    }
 }
