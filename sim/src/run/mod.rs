@@ -1,6 +1,7 @@
 //! [`run`]: carries a plan out: steps the simulation, lets happen what is due, heals everything at the
 //! end, and holds what was seen against what must be true.
 
+mod damage;
 mod events;
 mod node;
 mod repair;

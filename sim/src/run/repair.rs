@@ -23,7 +23,7 @@ use crate::world::host::Status;
 const READY_MS: u64 = 30_000;
 
 /// How a node goes down.
-enum Down {
+pub(super) enum Down {
     InOrder,
     Killed,
 }
@@ -79,7 +79,7 @@ impl Run<'_> {
     }
 
     /// Starts with flags and waits; whether all is open.
-    fn start_and_wait(&mut self, flags: &[String]) -> Result<(), String> {
+    pub(super) fn start_and_wait(&mut self, flags: &[String]) -> Result<(), String> {
         self.timers.retain(|t| t.1 != Timer::Start);
         self.start(flags);
         let settled = self.until(READY_MS, |run| {
@@ -103,65 +103,13 @@ impl Run<'_> {
         });
     }
 
-    /// Damages the unsealed end of the log while the node is down: what frames behind it vouch for is
-    /// no torn tail.
-    pub(super) fn damage_tail(&mut self, r: &mut Random) {
-        // Killed, it has not flushed: LMDB vouches for less than the log does.
-        let down = match r.coin() {
-            true => Down::InOrder,
-            false => Down::Killed,
-        };
-        self.while_down(down, |run, _| run.flip_tail(r));
-    }
-
-    fn flip_tail(&mut self, r: &mut Random) -> Result<(), String> {
-        let log = self.node.log(NAMESPACE);
-        let active = log.iter().max_by_key(|l| l.2.id);
-        let Some((path, bytes, segment)) = active.filter(|l| l.2.footer.is_none()) else {
-            self.later(50, Timer::Start);
-            return Ok(());
-        };
-        let vouched = segment.records.last().map_or(0, |last| last.committed);
-        // The last one vouches for all before it: one behind the damage is enough.
-        let records = segment.records.iter().filter(|r| r.lsn <= vouched);
-        let frames = records.count();
-        if frames == 0 {
-            self.later(50, Timer::Start);
-            return Ok(());
-        }
-        let n = usize::try_from(r.below(frames as u64)).expect("an index");
-        let begin = n
-            .checked_sub(1)
-            .map_or(256, |before| segment.records[before].end);
-        let len = (segment.records[n].end - begin) as u64;
-        let (at, mask) = (begin as u64 + r.below(len), 1 << r.below(8));
-        let disk = self.node.machine.borrow().disk.clone();
-        disk.flip(path, at, mask).map_err(|e| e.to_string())?;
-        self.fault("flipped bit in the active segment");
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let what = format!(
-            "a flipped bit in record {} of {name}, vouched for up to {vouched},",
-            segment.records[n].lsn
-        );
-        match self.start_and_wait(&[]) {
-            Ok(()) => return Err(format!("P13: {what} was passed over")),
-            Err(why) if why.contains(&*name) => {}
-            Err(why) => return Err(format!("P11: {what} is not named: {why}")),
-        }
-        self.counters.add("a damaged active segment was refused");
-        disk.flip(path, at, mask).map_err(|e| e.to_string())?;
-        let now = plain(&disk).read(path, 1 << 30);
-        if now.map_err(|e| e.to_string())? != *bytes {
-            return Err(format!("P11: {what} was refused, and the file changed"));
-        }
-        self.gone(None);
-        self.start_and_wait(&[])
-            .map_err(|why| format!("with a good copy of {name} it does not start: {why}"))
-    }
-
     /// Takes a node that serves down, clients held back, for what an operator does to its files;
     /// whatever fails is a finding.
-    fn while_down(&mut self, down: Down, act: impl FnOnce(&mut Self, Id) -> Result<(), String>) {
+    pub(super) fn while_down(
+        &mut self,
+        down: Down,
+        act: impl FnOnce(&mut Self, Id) -> Result<(), String>,
+    ) {
         if !self.node.is_up() || self.node.status() != Status::Ready {
             return;
         }
