@@ -266,21 +266,26 @@ impl Built {
     }
 
     fn build(&self, tree: &Path) -> anyhow::Result<()> {
+        self.cargo(
+            &["build", "--locked", "--quiet", "-p", "unisondb-sim"],
+            tree,
+        )
+    }
+
+    fn clean(&self) -> anyhow::Result<()> {
+        self.cargo(&["clean", "--quiet", "--workspace"], Path::new("."))
+    }
+
+    fn cargo(&self, words: &[&str], workspace: &Path) -> anyhow::Result<()> {
         let folder = self.program.parent().context("it lies in a folder")?;
         let profile = folder.file_name().context("it is called as the profile")?;
         let target = folder.parent().context("it lies below the target folder")?;
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let done = Command::new(cargo)
-            .args([
-                "build",
-                "--locked",
-                "--quiet",
-                "-p",
-                "unisondb-sim",
-                "--profile",
-            ])
+            .args(words)
+            .arg("--profile")
             .arg(profile)
-            .current_dir(tree)
+            .current_dir(workspace)
             .env("CARGO_TARGET_DIR", target)
             .env("RUSTFLAGS", "--cfg tokio_unstable")
             .output()
@@ -293,15 +298,16 @@ impl Built {
     }
 }
 
-/// However it ends, this program is where it was: nobody may take a planted bug for the product.
+/// However it ends, nobody may take a planted bug for the product. Cargo takes the copy's crates for the
+/// workspace's own and would build the next program from them: they go. Then this program is put back.
 impl Drop for Built {
     fn drop(&mut self) {
-        // Not written into: cargo keeps another name of that file.
-        let back = std::fs::remove_file(&self.program)
-            .and_then(|()| std::fs::copy(&self.sound, &self.program));
+        let back = self.clean().and_then(|()| {
+            std::fs::copy(&self.sound, &self.program).context("the program cannot be put back")
+        });
         if let Err(e) = back {
             eprintln!(
-                "{} holds a planted bug now: build it again ({e})",
+                "{} may hold a planted bug now: run cargo clean, and build it again ({e:#})",
                 self.program.display()
             );
         }
