@@ -1,11 +1,14 @@
 //! Bits of the log that turn over while the node is down: a start has to notice what it needs.
 
+use std::path::PathBuf;
+
 use unisondb_platform::DiskExt as _;
 use unisondb_platform::memory::Random;
 
 use super::repair::Down;
 use super::{NAMESPACE, Run, Timer};
 use crate::restores::plain;
+use crate::world::DATA;
 
 impl Run<'_> {
     /// Damages the end of the log while the node is down: in what is not sealed, which is no torn tail if
@@ -23,7 +26,7 @@ impl Run<'_> {
     }
 
     /// Damages the newest sealed segment while the node is down. What LMDB does not have of it is noticed,
-    /// and the file named; the rest is the scrub's to find. Either way nothing behind it is given up.
+    /// and the file named; otherwise it is set aside, or the scrub's to find. Either way nothing behind it is given up.
     fn flip_newest_sealed(&mut self, r: &mut Random) -> Result<(), String> {
         let log = self.node.log(NAMESPACE);
         let sealed = log.iter().filter(|l| l.2.footer.is_some());
@@ -39,13 +42,15 @@ impl Run<'_> {
         let before = committed(self);
         let (at, mask) = (256 + r.below(segment.bytes as u64 - 256), 1 << r.below(8));
         let disk = self.node.machine.borrow().disk.clone();
-        let flip = || disk.flip(path, at, mask).map_err(|e| e.to_string());
-        flip()?;
+        disk.flip(path, at, mask).map_err(|e| e.to_string())?;
         self.fault("flipped bit in the newest sealed segment");
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let what = format!("a flipped bit in {name}, which is sealed,");
         let started = self.start_and_wait(&[]);
+        let aside = PathBuf::from(format!("{DATA}/{NAMESPACE}/wal.damaged/{name}"));
+        let is_aside = plain(&disk).exists(&aside).unwrap_or(false);
         match &started {
+            Ok(()) if is_aside => self.counters.add("a damaged sealed segment was set aside"),
             Ok(()) => self
                 .counters
                 .add("damage in a sealed segment lay below the state"),
@@ -54,8 +59,10 @@ impl Run<'_> {
             }
             Err(why) => return Err(format!("P11: {what} is not named: {why}")),
         }
-        flip()?;
-        let now = plain(&disk).read(path, 1 << 30);
+        // Whoever looks there finds what was found.
+        let now = if is_aside { &aside } else { path };
+        disk.flip(now, at, mask).map_err(|e| e.to_string())?;
+        let now = plain(&disk).read(now, 1 << 30);
         if now.map_err(|e| e.to_string())? != *bytes {
             return Err(format!(
                 "P11: {what} was there at a start, and the file changed"
