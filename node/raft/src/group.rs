@@ -113,7 +113,7 @@ impl Group {
         } = opened;
         let (name, wal) = (engine.namespace().clone(), engine.wal().clone());
         let own = vote.state().raft_id;
-        let standing = Arc::new(Standing::default());
+        let standing = Arc::new(Standing::new(name.clone()));
         let ended = Arc::new(Notify::new());
         let (appended, to_sync) = mpsc::unbounded_channel();
         let (at_end, synced) = oneshot::channel();
@@ -133,7 +133,6 @@ impl Group {
         let flushed = engine.flushed_stand();
         let flushed = flushed.map_err(|e| GroupError(e.to_string()))?;
         let (_, last_stamp) = wal.last_term_and_stamp();
-        let now = platform.clock.monotonic();
         let log = LogReader::new(Shared {
             platform: platform.clone(),
             wal,
@@ -141,7 +140,7 @@ impl Group {
             durability,
             committed: AtomicU64::new(0),
             vote: Arc::new(Mutex::new(vote)),
-            office: Mutex::new(office::Office::new(last_stamp, now, accept_clock)),
+            office: Mutex::new(office::Office::new(last_stamp, accept_clock)),
             stood: flushed.and_then(|stand| types::stood(&stand).0),
             floor: Mutex::new(None),
         });
@@ -276,25 +275,6 @@ impl Group {
             },
             why = standing::stuck_now(&mut stuck) => Err(self.unknown(&why)),
         }
-    }
-
-    /// Why the clock is not believed, if so: proposals are refused meanwhile (D3).
-    pub fn clock_refused(&self) -> Option<String> {
-        self.log.shared().time().err()
-    }
-
-    /// How far the wall clock is behind the log.
-    pub fn clock_behind(&self) -> Duration {
-        let now = self.engine.platform().clock.now();
-        self.log.shared().office.lock().behind(now)
-    }
-
-    /// What time it is by this log: the wall clock, as far as the monotonic time since the last
-    /// stamp bears it out. What is aged by it outlives any jump of the wall clock (D3).
-    pub fn log_now(&self) -> Stamp {
-        let clock = &self.engine.platform().clock;
-        let office = self.log.shared().office.lock();
-        office.log_now(clock.now(), clock.monotonic())
     }
 
     /// A position at or above every write acknowledged anywhere before the call, as the leader

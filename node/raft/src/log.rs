@@ -231,7 +231,7 @@ impl RaftLogStorage<Types> for LogStore {
                 false => self.follow(run),
             };
             let refused = |why: String| {
-                tracing::error!(why, "the log does not take what raft gives it");
+                let why = format!("the log does not take what raft gives it: {why}");
                 self.shared().standing.fail(&why);
                 io::Error::other(why)
             };
@@ -282,17 +282,17 @@ impl LogReader {
         &self.0
     }
 
-    /// Records from `from` up to `end`, that one left out; at least one if it is there.
-    async fn read(&self, from: Lsn, end: Lsn) -> Result<Vec<Entry>, Error> {
+    /// Records from `from` up to `end`, that one left out; at least one if it is there, about `bytes`.
+    async fn read(&self, from: Lsn, end: Lsn, bytes: usize) -> Result<Vec<Entry>, Error> {
         let wal = &self.0.wal;
         if from >= end || from > wal.last() {
             return Ok(Vec::new());
         }
-        let mut entries = match wal.read_memory(from, READ_BYTES) {
+        let mut entries = match wal.read_memory(from, bytes) {
             Some(entries) => entries,
             None => {
                 let wal = wal.clone();
-                let read = move || wal.read(from, READ_BYTES);
+                let read = move || wal.read(from, bytes);
                 self.0.platform.offload.blocking(read).await?
             }
         };
@@ -303,7 +303,7 @@ impl LogReader {
 
     /// The record at `lsn`, if it is there.
     async fn one(&self, lsn: Lsn) -> Result<Option<Entry>, Error> {
-        let entries = self.read(lsn, lsn.next()).await?;
+        let entries = self.read(lsn, lsn.next(), 1).await?;
         Ok(entries.into_iter().next())
     }
 
@@ -350,7 +350,10 @@ impl RaftLogReader<Types> for LogReader {
         let (mut next, end) = bounds(&range);
         let mut all = Vec::new();
         loop {
-            let some = self.read(next, end).await.map_err(io::Error::other)?;
+            let some = self
+                .read(next, end, READ_BYTES)
+                .await
+                .map_err(io::Error::other)?;
             let Some(last) = some.last() else {
                 return Ok(all);
             };
@@ -365,7 +368,7 @@ impl RaftLogReader<Types> for LogReader {
         end: u64,
     ) -> io::Result<Vec<RaftEntry>> {
         let first = types::lsn(start);
-        match self.read(first, types::lsn(end)).await {
+        match self.read(first, types::lsn(end), READ_BYTES).await {
             Ok(entries) => Ok(entries.into_iter().map(RaftEntry::logged).collect()),
             // Purged meanwhile, or taken back since another leads: openraft shows that it is there, and
             // looks again. (A hole in what is held is none of these.)
@@ -386,7 +389,10 @@ impl RaftLogReader<Types> for LogReader {
         let batches = stream::try_unfold(next, move |next| {
             let reader = reader.clone();
             async move {
-                let some = reader.read(next, end).await.map_err(io::Error::other)?;
+                let some = reader
+                    .read(next, end, READ_BYTES)
+                    .await
+                    .map_err(io::Error::other)?;
                 let after = some.last().map(|e| e.record.lsn.next());
                 Ok::<_, io::Error>(after.map(|after| (some, after)))
             }

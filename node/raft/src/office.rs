@@ -22,8 +22,6 @@ const UNASKED: Duration = Duration::from_secs(7 * 86_400);
 pub struct Office {
     /// Of the last record.
     last: Stamp,
-    /// When the log was found to end with it.
-    found: Duration,
     /// What time it was at which monotonic time; `None` before anything was given or heard.
     known: Option<(Stamp, Duration)>,
     /// How far the next stamp may run ahead, had it been given then.
@@ -32,11 +30,10 @@ pub struct Office {
 }
 
 impl Office {
-    /// Begins at monotonic time `found`, behind a log whose last record is stamped `last`.
-    pub fn new(last: Stamp, found: Duration, accept_clock: AcceptClock) -> Office {
+    /// Begins behind a log whose last record is stamped `last`.
+    pub fn new(last: Stamp, accept_clock: AcceptClock) -> Office {
         Office {
             last,
-            found,
             known: None,
             slack: SLACK,
             accept_clock: accept_clock == AcceptClock::Always,
@@ -65,7 +62,7 @@ impl Office {
 
     /// A record was stamped `stamp` here at monotonic time `monotonic`.
     pub fn gave(&mut self, stamp: Stamp, monotonic: Duration) {
-        self.learn(stamp, monotonic);
+        self.heard(stamp, monotonic);
         self.last = stamp;
     }
 
@@ -77,10 +74,6 @@ impl Office {
 
     /// Whoever leads says at monotonic time `monotonic` that it is `time`.
     pub fn heard(&mut self, time: Stamp, monotonic: Duration) {
-        self.learn(time, monotonic);
-    }
-
-    fn learn(&mut self, time: Stamp, monotonic: Duration) {
         if let Some((known, at)) = self.known {
             let since = monotonic.saturating_sub(at);
             let ran = Duration::from_micros(time.micros_since(known));
@@ -88,12 +81,6 @@ impl Office {
             self.slack = self.slack_after(since).saturating_sub(ahead);
         }
         self.known = Some((time, monotonic));
-    }
-
-    /// The wall time `now`, as far as the monotonic time since the last stamp bears it out.
-    pub fn log_now(&self, now: Stamp, monotonic: Duration) -> Stamp {
-        let (known, at) = self.known.unwrap_or((self.last, self.found));
-        at_most(now, known, monotonic.saturating_sub(at))
     }
 
     fn slack_after(&self, since: Duration) -> Duration {
@@ -138,11 +125,11 @@ mod tests {
 
     #[test]
     fn the_first_stamp_after_a_start_lies_within_seven_days_unless_accepted() {
-        let office = Office::new(at(0), Duration::ZERO, AcceptClock::Within7Days);
+        let office = Office::new(at(0), AcceptClock::Within7Days);
         assert_eq!(office.time(at(7 * DAY), Duration::ZERO), Ok(at(7 * DAY)));
         let why = office.time(at(7 * DAY + 1), Duration::ZERO).unwrap_err();
         assert!(why.contains("--accept-clock"), "{why}");
-        let office = Office::new(at(0), Duration::ZERO, AcceptClock::Always);
+        let office = Office::new(at(0), AcceptClock::Always);
         assert_eq!(
             office.time(at(900 * DAY), Duration::ZERO),
             Ok(at(900 * DAY))
@@ -151,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_jump_forward_is_followed_by_a_minute_and_then_at_double_speed_however_many_stamps() {
-        let mut office = Office::new(at(0), Duration::ZERO, AcceptClock::Within7Days);
+        let mut office = Office::new(at(0), AcceptClock::Within7Days);
         office.gave(at(0), Duration::from_secs(5));
         let later = Duration::from_secs(8);
         assert_eq!(office.time(at(2 * SECOND), later), Ok(at(2 * SECOND)));
@@ -174,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_follower_believes_the_leader_and_not_the_age_of_what_it_catches_up_with() {
-        let mut office = Office::new(at(0), Duration::ZERO, AcceptClock::Within7Days);
+        let mut office = Office::new(at(0), AcceptClock::Within7Days);
         office.took(at(SECOND));
         assert_eq!(office.time(at(6 * DAY), Duration::ZERO), Ok(at(6 * DAY)));
         assert!(office.time(at(9 * DAY), Duration::ZERO).is_err());
@@ -185,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_goes_back_gives_its_own_time_and_the_log_keeps_order() {
-        let mut office = Office::new(at(0), Duration::ZERO, AcceptClock::Within7Days);
+        let mut office = Office::new(at(0), AcceptClock::Within7Days);
         office.gave(at(10 * SECOND), Duration::ZERO);
         assert_eq!(office.time(at(0), Duration::ZERO), Ok(at(0)));
         assert_eq!(office.behind(at(0)), Duration::from_secs(10));

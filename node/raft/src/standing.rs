@@ -3,25 +3,26 @@
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use unisondb_api::WriteError;
+use unisondb_types::Namespace;
 
 /// How the log is.
 pub struct Standing {
+    namespace: Namespace,
     failed: Mutex<Option<String>>,
     stuck: watch::Sender<Option<WriteError>>,
     stopping: watch::Sender<bool>,
 }
 
-impl Default for Standing {
-    fn default() -> Standing {
+impl Standing {
+    pub(crate) fn new(namespace: Namespace) -> Standing {
         Standing {
+            namespace,
             failed: Mutex::new(None),
             stuck: watch::Sender::new(None),
             stopping: watch::Sender::new(false),
         }
     }
-}
 
-impl Standing {
     /// Why the log takes nothing more until the process restarts, if so (P14).
     pub fn failed(&self) -> Option<String> {
         self.failed.lock().clone()
@@ -34,7 +35,14 @@ impl Standing {
     }
 
     pub(crate) fn fail(&self, why: &str) {
-        self.failed.lock().get_or_insert_with(|| why.to_owned());
+        self.failed.lock().get_or_insert_with(|| {
+            tracing::error!(
+                namespace = %self.namespace,
+                why,
+                "the log has stopped; it takes no more writes until the process restarts"
+            );
+            why.to_owned()
+        });
     }
 
     pub(crate) fn set_stuck(&self, why: Option<WriteError>) {

@@ -12,14 +12,14 @@ use crate::standing;
 const IN_ORDER: Duration = Duration::from_secs(5);
 
 impl Group {
-    /// Takes part no longer: hands the lead to another voter if there is one, answers what is under
-    /// way, and syncs what waits for that. A disk that has no room, or a quorum that is gone, is not
+    /// Takes part no longer: answers what is under way, hands the lead to another voter if there is one,
+    /// and syncs what waits for that. A disk that has no room, or a quorum that is gone, is not
     /// waited for long.
     pub async fn stop(&self) {
         let clock = self.engine().platform().clock.clone();
         let in_order = async {
-            self.hand_over().await;
             self.under_way.close().await;
+            self.hand_over().await;
         };
         let mut stuck = self.standing().stuck();
         tokio::select! {

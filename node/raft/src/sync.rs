@@ -106,9 +106,11 @@ pub(crate) async fn run(log: LogReader, mut appended: Appended, at_end: oneshot:
             one.tell(synced.as_ref().map_err(String::as_str).copied());
         }
     }
-    if due.is_some() {
-        // Who was answered was told what a power loss may take; an end in order takes nothing.
-        drop(sync(shared, &mut appended, &mut Vec::new()).await);
+    // Who was answered was told what a power loss may take; an end in order takes nothing.
+    if due.is_some()
+        && let Err(why) = sync(shared, &mut appended, &mut Vec::new()).await
+    {
+        tracing::warn!(why, "what was answered last is not durable at the end");
     }
     // Nobody waits for an end that is none in order.
     let _ = at_end.send(());

@@ -10,9 +10,8 @@ use unisondb_api::WriteError;
 /// What is proposed and not yet answered.
 #[derive(Default)]
 pub(crate) struct UnderWay {
-    /// Frame bytes: room is kept for all of them (D9).
+    /// Frame bytes, of each proposal at least its header's: room is kept for all of them (D9).
     bytes: AtomicU64,
-    proposals: AtomicU64,
     /// Nothing more is taken.
     closed: AtomicBool,
     /// Rung when one is answered after that.
@@ -31,8 +30,7 @@ impl UnderWay {
     /// # Errors
     /// [`WriteError::Unavailable`] once it is closed.
     pub(crate) fn take(self: &Arc<UnderWay>, bytes: u64) -> Result<Share, WriteError> {
-        self.proposals.fetch_add(1, Ordering::SeqCst);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::SeqCst);
         let share = Share {
             under_way: self.clone(),
             bytes,
@@ -46,7 +44,7 @@ impl UnderWay {
 
     /// Frame bytes of all of them.
     pub(crate) fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+        self.bytes.load(Ordering::SeqCst)
     }
 
     /// Takes nothing more, and waits until all is answered.
@@ -54,7 +52,7 @@ impl UnderWay {
         self.closed.store(true, Ordering::SeqCst);
         loop {
             let answered = self.answered.notified();
-            if self.proposals.load(Ordering::SeqCst) == 0 {
+            if self.bytes() == 0 {
                 return;
             }
             answered.await;
@@ -65,8 +63,7 @@ impl UnderWay {
 impl Drop for Share {
     fn drop(&mut self) {
         let under_way = &self.under_way;
-        under_way.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-        under_way.proposals.fetch_sub(1, Ordering::SeqCst);
+        under_way.bytes.fetch_sub(self.bytes, Ordering::SeqCst);
         if under_way.closed.load(Ordering::SeqCst) {
             under_way.answered.notify_waiters();
         }

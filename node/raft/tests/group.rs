@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rig::{Cluster, End, put};
 use unisondb_api::WriteError;
+use unisondb_platform::memory::{Effect, OpKind, Rule};
 use unisondb_raft::Durability;
 use unisondb_types::{Command, Key, Kind, Lsn};
 
@@ -196,15 +197,7 @@ async fn a_clock_that_is_days_ahead_after_a_start_refuses_writes_until_it_is_rig
     let mut cluster = Cluster::of(3, 1).await;
     let before = cluster.put("a", "1").await.lsn;
     cluster.agree().await;
-    let eight_days = 8 * 86_400 * 1_000_000;
-    for n in 0..3 {
-        cluster.end(n, End::Killed).await;
-        let ahead = &cluster.members[n].ahead;
-        ahead.store(eight_days, Ordering::Relaxed);
-    }
-    for n in 0..3 {
-        cluster.start(n).await;
-    }
+    cluster.all_days_ahead(8, [0, 1, 2]).await;
     let leader = cluster.leader().await;
     let refused = cluster.try_put("b", "2").await;
     let Err(WriteError::Unavailable(why)) = refused else {
@@ -212,16 +205,8 @@ async fn a_clock_that_is_days_ahead_after_a_start_refuses_writes_until_it_is_rig
     };
     assert!(why.contains("--accept-clock"), "{why}");
     // Another leader has no better clock, though it has seen a record of that one.
-    let next = cluster.members[(leader + 1) % 3].id;
-    cluster.members[leader]
-        .group()
-        .transfer(next)
-        .await
-        .unwrap();
-    rig::wait("the other leads", || async {
-        (cluster.leader().await != leader).then_some(())
-    })
-    .await;
+    let next = (leader + 1) % 3;
+    cluster.lead(|now| (now != next).then_some(next)).await;
     let refused = cluster.try_put("b", "2").await;
     assert!(
         matches!(refused, Err(WriteError::Unavailable(_))),
@@ -250,34 +235,17 @@ async fn who_caught_up_with_old_records_still_believes_its_clock() {
     let late = (cluster.leader().await + 1) % 3;
     cluster.end(late, End::Killed).await;
     let before = cluster.put("b", "2").await.lsn;
-    let six_days = 6 * 86_400 * 1_000_000;
-    for n in [late, (late + 1) % 3, (late + 2) % 3] {
-        if cluster.members[n].is_up() {
-            cluster.end(n, End::Killed).await;
-        }
-        let ahead = &cluster.members[n].ahead;
-        ahead.store(six_days, Ordering::Relaxed);
-    }
     // Whoever has the record first: the late one gets it from them, days after.
-    for n in [(late + 1) % 3, (late + 2) % 3, late] {
-        cluster.start(n).await;
-    }
+    let order = [(late + 1) % 3, (late + 2) % 3, late];
+    cluster.all_days_ahead(6, order).await;
     let log = cluster.agree().await;
     assert!(log.iter().any(|e| e.record.lsn == before));
-    rig::wait("the late one leads", || async {
-        let leader = cluster.leader().await;
-        if leader != late {
-            let id = cluster.members[late].id;
-            cluster.members[leader].group().transfer(id).await.unwrap();
-        }
-        (leader == late).then_some(())
-    })
-    .await;
+    cluster.lead(|now| (now != late).then_some(late)).await;
     let after = cluster.put("c", "3").await.lsn;
     let log = cluster.agree().await;
     let stamp = |lsn: Lsn| log[usize::try_from(lsn.get()).unwrap() - 1].record.stamp;
     let between = stamp(after).micros_since(stamp(before));
-    assert!(between >= six_days, "{between} us");
+    assert!(between >= 6 * 86_400_000_000, "{between} us");
 }
 
 #[tokio::test(start_paused = true)]
@@ -289,15 +257,8 @@ async fn a_state_that_cannot_follow_holds_up_the_applying_and_not_the_memory() {
     let net = cluster.net.clone();
     let engine = cluster.members[slow].begin(&net).await;
     // Whoever leads waits for its own state.
-    rig::wait("another leads", || async {
-        let leader = cluster.leader().await;
-        if leader == slow {
-            let other = cluster.members[(slow + 1) % 3].id;
-            cluster.members[slow].group().transfer(other).await.unwrap();
-        }
-        (leader != slow).then_some(())
-    })
-    .await;
+    let other = (slow + 1) % 3;
+    cluster.lead(|now| (now == slow).then_some(other)).await;
     for n in 0..120 {
         cluster.put(&format!("k{n}"), &"x".repeat(2_000)).await;
     }
@@ -308,7 +269,34 @@ async fn a_state_that_cannot_follow_holds_up_the_applying_and_not_the_memory() {
     .await;
     let behind = engine.wal().last().get() - engine.applied().get();
     assert!(behind > 40, "only {behind} records are kept back");
-    engine.start_flusher();
+    // An end does not wait for a state that cannot follow.
+    drop(engine);
+    let ended = tokio::time::timeout(Duration::from_secs(10), cluster.stop(slow)).await;
+    assert!(ended.is_ok(), "it still waits");
+    cluster.start(slow).await;
+    cluster.agree().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_does_not_wait_for_a_disk_that_has_no_room() {
+    let mut cluster = Cluster::of(3, 1).await;
+    let full = (cluster.leader().await + 1) % 3;
+    // The next segment's file cannot be made there.
+    let no_room = Rule::always(OpKind::CreateFile, "/data/users/wal/next.tmp", Effect::Full);
+    cluster.members[full].disk.inject(no_room);
+    let mut stuck = cluster.members[full].group().standing().stuck();
+    for n in 0..8 {
+        let leader = cluster.leader().await;
+        cluster.put(&format!("k{n}"), "x").await;
+        let group = cluster.members[leader].group();
+        let seal = Command::Seal(group.engine().wal().active().id);
+        drop(tokio::time::timeout(Duration::from_secs(5), group.propose(&seal)).await);
+    }
+    assert_eq!(*stuck.borrow_and_update(), Some(WriteError::Full));
+    let ended = tokio::time::timeout(Duration::from_secs(10), cluster.stop(full)).await;
+    assert!(ended.is_ok(), "it still waits");
+    cluster.members[full].disk.forget_rules();
+    cluster.start(full).await;
     cluster.agree().await;
 }
 

@@ -302,10 +302,12 @@ impl Built {
 /// workspace's own and would build the next program from them: they go. Then this program is put back.
 impl Drop for Built {
     fn drop(&mut self) {
-        let back = self.clean().and_then(|()| {
-            std::fs::copy(&self.sound, &self.program).context("the program cannot be put back")
-        });
-        if let Err(e) = back {
+        let cleaned = self.clean();
+        // Not written into: if the crates are still there, cargo keeps another name of that file.
+        drop(std::fs::remove_file(&self.program));
+        let back = std::fs::copy(&self.sound, &self.program);
+        let back = back.context("the program cannot be put back");
+        if let Err(e) = cleaned.and(back) {
             eprintln!(
                 "{} may hold a planted bug now: run cargo clean, and build it again ({e:#})",
                 self.program.display()

@@ -1,6 +1,6 @@
 //! Bits of the log that turn over while the node is down: a start has to notice what it needs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use unisondb_platform::DiskExt as _;
 use unisondb_platform::memory::Random;
@@ -26,7 +26,8 @@ impl Run<'_> {
     }
 
     /// Damages the newest sealed segment while the node is down. What LMDB does not have of it is noticed,
-    /// and the file named; otherwise it is set aside, or the scrub's to find. Either way nothing behind it is given up.
+    /// and the file named; otherwise it is set aside, or the scrub's to find. Either way nothing behind
+    /// it is given up.
     fn flip_newest_sealed(&mut self, r: &mut Random) -> Result<(), String> {
         let log = self.node.log(NAMESPACE);
         let sealed = log.iter().filter(|l| l.2.footer.is_some());
@@ -59,19 +60,10 @@ impl Run<'_> {
             }
             Err(why) => return Err(format!("P11: {what} is not named: {why}")),
         }
-        // Whoever looks there finds what was found.
         let now = if is_aside { &aside } else { path };
-        disk.flip(now, at, mask).map_err(|e| e.to_string())?;
-        let now = plain(&disk).read(now, 1 << 30);
-        if now.map_err(|e| e.to_string())? != *bytes {
-            return Err(format!(
-                "P11: {what} was there at a start, and the file changed"
-            ));
-        }
+        self.flip_back(now, at, mask, bytes, &what)?;
         if started.is_err() {
-            self.gone(None);
-            self.start_and_wait(&[])
-                .map_err(|why| format!("with a good copy of {name} it does not start: {why}"))?;
+            self.start_with_good_copy(&name)?;
         }
         let after = committed(self);
         match after < before {
@@ -117,11 +109,29 @@ impl Run<'_> {
             Err(why) => return Err(format!("P11: {what} is not named: {why}")),
         }
         self.counters.add("a damaged active segment was refused");
+        self.flip_back(path, at, mask, bytes, &what)?;
+        self.start_with_good_copy(&name)
+    }
+
+    /// What a start has met is but for the flipped bit as it was.
+    fn flip_back(
+        &self,
+        path: &Path,
+        at: u64,
+        mask: u8,
+        bytes: &[u8],
+        what: &str,
+    ) -> Result<(), String> {
+        let disk = self.node.machine.borrow().disk.clone();
         disk.flip(path, at, mask).map_err(|e| e.to_string())?;
         let now = plain(&disk).read(path, 1 << 30);
-        if now.map_err(|e| e.to_string())? != *bytes {
-            return Err(format!("P11: {what} was refused, and the file changed"));
+        match now.map_err(|e| e.to_string())? == *bytes {
+            true => Ok(()),
+            false => Err(format!("P11: a start met {what} and the file changed")),
         }
+    }
+
+    fn start_with_good_copy(&mut self, name: &str) -> Result<(), String> {
         self.gone(None);
         self.start_and_wait(&[])
             .map_err(|why| format!("with a good copy of {name} it does not start: {why}"))

@@ -36,11 +36,11 @@ fn store_that(durability: Durability) -> (LogStore, mpsc::UnboundedReceiver<Wait
     let reader = LogReader::new(Shared {
         platform,
         wal,
-        standing: Arc::default(),
+        standing: Arc::new(Standing::new("users".parse().unwrap())),
         durability,
         committed: AtomicU64::new(0),
         vote: Arc::new(Mutex::new(opened.vote)),
-        office: Mutex::new(Office::new(last, Duration::ZERO, AcceptClock::Within7Days)),
+        office: Mutex::new(Office::new(last, AcceptClock::Within7Days)),
         stood: None,
         floor: Mutex::new(None),
     });

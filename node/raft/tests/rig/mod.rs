@@ -380,6 +380,34 @@ impl Cluster {
         self.members[n].start(&net).await;
     }
 
+    /// Ends every process, sets every clock so many days ahead, and starts them again in this order.
+    pub async fn all_days_ahead(&mut self, days: u64, order: [usize; 3]) {
+        for n in order {
+            if self.members[n].is_up() {
+                self.end(n, End::Killed).await;
+            }
+            let micros = days * 86_400 * 1_000_000;
+            self.members[n].ahead.store(micros, Ordering::Relaxed);
+        }
+        for n in order {
+            self.start(n).await;
+        }
+    }
+
+    /// Hands the lead on until `wanted` has it.
+    pub async fn lead(&self, wanted: impl Fn(usize) -> Option<usize>) {
+        wait("another leads", || async {
+            let leader = self.leader().await;
+            if let Some(to) = wanted(leader) {
+                let id = self.members[to].id;
+                self.members[leader].group().transfer(id).await.unwrap();
+                return None;
+            }
+            Some(())
+        })
+        .await;
+    }
+
     pub fn cut(&self, n: usize) {
         self.net.cut.lock().insert(self.members[n].id);
     }

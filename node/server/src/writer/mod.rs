@@ -148,7 +148,7 @@ impl Lane {
             clock: Mutex::new(None),
             stamped: Mutex::new((last, platform.clock.monotonic())),
         });
-        let office = Office::new(last, platform.clock.monotonic(), mode.accept_clock);
+        let office = Office::new(last, mode.accept_clock);
         let log = log::Log {
             platform: platform.clone(),
             engine: engine.clone(),
