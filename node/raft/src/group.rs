@@ -118,13 +118,7 @@ impl Group {
         let (appended, to_sync) = mpsc::unbounded_channel();
         let (at_end, synced) = oneshot::channel();
         let (machine, batches) = Machine::new(engine.clone());
-        let applying = machine::run(
-            engine.clone(),
-            applier,
-            batches,
-            standing.clone(),
-            ended.clone(),
-        );
+        let applying = machine::run(engine.clone(), applier, batches, ended.clone());
         let stand = engine.applied_stand();
         let stand = stand.map_err(|e| GroupError(e.to_string()))?;
         if durability != Durability::Always && !stand.membership.members.is_single() {

@@ -18,7 +18,6 @@ use unisondb_engine::{Applier, Engine, Stand};
 use unisondb_types::{Kind, SegmentId};
 use unisondb_wal::Entry;
 
-use crate::standing::Standing;
 use crate::types::{self, Applied, LogId, StoredMembership, Types};
 
 /// Records handed to the apply loop at once, at most.
@@ -137,7 +136,6 @@ pub(crate) async fn run(
     engine: Engine,
     mut applier: Applier,
     mut batches: mpsc::Receiver<Batch>,
-    standing: Arc<Standing>,
     ended: Arc<Notify>,
 ) {
     let mut segment = SegmentId::ZERO;
@@ -148,14 +146,8 @@ pub(crate) async fn run(
             // A new segment means that the one before has ended; so may a `Seal`.
             rang |= entry.segment != segment || entry.record.kind == Kind::Seal;
             segment = entry.segment;
-            tokio::select! {
-                biased;
-                () = engine.room() => {}
-                () = standing.stopping() => {
-                    result = Err(io::Error::other("the node stops"));
-                    break;
-                }
-            }
+            // Whoever shuts the engine down ends the wait.
+            engine.room().await;
             match applier.apply(&entry) {
                 Ok((lsn, outcome)) => {
                     if let Some(waiting) = waiting {
