@@ -63,7 +63,7 @@ soak-full:
 soak-sweep:
     UNISON_SWEEP=full cargo test --release -p unisondb-engine --test crash -- --nocapture
 
-# Random schedules over a raft group of three: these seeds instead of a dozen.
+# Random schedules over a raft group of three: these seeds instead of thirty.
 soak-raft SEEDS="1..500":
     UNISON_RAFT_SEEDS={{SEEDS}} cargo test --release -p unisondb-raft --test schedules -- --nocapture
 

@@ -119,7 +119,7 @@ async fn end_and_start(cluster: &mut Cluster, members: &[usize], end: End) {
 
 fn seeds() -> Range<u64> {
     let Ok(text) = std::env::var("UNISON_RAFT_SEEDS") else {
-        return 1..13;
+        return 1..31;
     };
     let (from, to) = text.split_once("..").expect("FROM..TO");
     from.parse().unwrap()..to.parse().unwrap()

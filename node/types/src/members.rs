@@ -30,9 +30,9 @@ impl Members {
         self.learners.is_empty() && self.voters.iter().all(|set| set.len() == 1)
     }
 
-    /// Whether `id` alone decides.
+    /// Whether `id` alone decides. Of nobody, as before the first record, nobody does.
     pub fn is_only(&self, id: u64) -> bool {
-        self.voters.iter().all(|set| set[..] == [id])
+        !self.voters.is_empty() && self.voters.iter().all(|set| set[..] == [id])
     }
 }
 
@@ -48,5 +48,21 @@ impl std::fmt::Display for Members {
             write!(f, ", learners {}", joined(&self.learners))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_decides_alone_for_nobody_or_for_two() {
+        assert!(Members::of(vec![7]).is_only(7) && !Members::of(vec![7]).is_only(8));
+        assert!(!Members::of(vec![7, 8]).is_only(7));
+        let nobody = Members {
+            voters: Vec::new(),
+            learners: Vec::new(),
+        };
+        assert!(!nobody.is_only(7));
     }
 }

@@ -107,7 +107,11 @@ fn broken(node: &Running) -> Option<String> {
         .namespaces()
         .into_iter()
         .find_map(|one| match one.state {
-            State::Open { engine, .. } => engine.stopped().or_else(|| engine.wal().poisoned()),
+            // As `/health` tells it: also of a vote that cannot be written.
+            State::Open { notes, .. } => {
+                let stopped = notes.into_iter().find(|note| note.value == "stopped");
+                stopped.map(|note| note.text)
+            }
             State::Starting { .. } => None,
             State::Failed { reason } => Some(reason),
         })
