@@ -104,7 +104,10 @@ fn size_of(
     for (n, (name, server, protocol)) in kinds.iter().enumerate() {
         let address = &servers[*server].address;
         let seed = (size * 100 + n) as u64;
-        let connect = |count, seed| Load::connect(address, count, seed, || protocol.wire(address));
+        let connect = |count, seed| {
+            let (protocol, of) = (*protocol, address.clone());
+            Load::connect(address, count, seed, move || protocol.wire(&of))
+        };
         sides.push(Side {
             name,
             server: *server,
