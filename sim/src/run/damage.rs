@@ -35,9 +35,14 @@ impl Run<'_> {
             self.later(50, Timer::Start);
             return Ok(());
         };
+        // A restore in place leaves segments of ancestors beside it, which go on above the fork: only the
+        // newest lineage's own records count.
+        let newest = log.iter().max_by_key(|l| l.2.id);
+        let lineage = newest.map(|l| l.2.lineage);
         let committed = |run: &Self| {
             let log = run.node.log(NAMESPACE);
-            let records = log.iter().flat_map(|l| &l.2.records);
+            let own = log.iter().filter(|l| Some(l.2.lineage) == lineage);
+            let records = own.flat_map(|l| &l.2.records);
             records.map(|r| r.committed).max().unwrap_or(0)
         };
         let before = committed(self);
