@@ -126,8 +126,7 @@ impl Big {
     fn writes_meanwhile(&mut self, options: &Options, report: &mut Report) -> Result<()> {
         let payloads = Payloads::new(256);
         let protocol = Protocol::Http(Form::Json);
-        let address = self.node.address.clone();
-        let mut load = Load::connect(&self.node.address, 64, 9, move || protocol.wire(&address))?;
+        let mut load = Load::connect(&self.node.address, 64, 9, move |to| protocol.wire(to))?;
         let mut quiet = [Series::default(), Series::default()];
         let mut busy = [Series::default(), Series::default()];
         let mut snapshots = 0;

@@ -115,10 +115,13 @@ impl Connection {
     }
 }
 
+/// Speaks to the server at an address.
+type Speak = dyn Fn(&str) -> Box<dyn Wire>;
+
 /// The connections to one server.
 pub struct Load {
     address: String,
-    wire: Box<dyn Fn() -> Box<dyn Wire>>,
+    wire: Box<Speak>,
     connections: Vec<Connection>,
     draw: Draw,
 }
@@ -138,10 +141,10 @@ impl Load {
         address: &str,
         count: usize,
         seed: u64,
-        wire: impl Fn() -> Box<dyn Wire> + 'static,
+        wire: impl Fn(&str) -> Box<dyn Wire> + 'static,
     ) -> Result<Load> {
         let connections = (0..count)
-            .map(|_| Connection::open(address, wire()))
+            .map(|_| Connection::open(address, wire(address)))
             .collect::<Result<_>>()?;
         Ok(Load {
             address: address.to_owned(),
@@ -159,7 +162,7 @@ impl Load {
     pub fn write(&mut self, payloads: &Payloads, time: Duration, pace: Pace) -> Result<Run> {
         // On a busy machine a turn comes later than a server waits for a next request.
         for connection in self.connections.iter_mut().filter(|c| c.is_closed()) {
-            *connection = Connection::open(&self.address, (self.wire)())?;
+            *connection = Connection::open(&self.address, (self.wire)(&self.address))?;
         }
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         for (i, connection) in self.connections.iter().enumerate() {
@@ -368,7 +371,7 @@ mod tests {
     fn a_stall_counts_for_every_request_that_was_due_meanwhile() {
         let payloads = Payloads::new(0);
         let address = stalling(b"hi".to_vec());
-        let mut load = Load::connect(&address, 1, 1, || Box::new(Resp::default())).unwrap();
+        let mut load = Load::connect(&address, 1, 1, |_| Box::new(Resp::default())).unwrap();
         let pace = Pace::Offered(200.0);
         let run = load
             .write(&payloads, Duration::from_millis(600), pace)
@@ -387,28 +390,29 @@ mod tests {
     fn a_connection_that_was_closed_between_two_turns_is_opened_anew() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        // Answers two requests a connection, and closes it a while later.
+        let (close, told) = std::sync::mpsc::channel();
+        // Answers one request a connection, and closes it when it is told to.
         let server = thread::spawn(move || {
             for _ in 0..2 {
                 let (mut stream, _) = listener.accept().unwrap();
-                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-                for _ in 0..2 {
-                    lines.by_ref().take(7).for_each(drop);
-                    stream.write_all(b"+OK\r\n").unwrap();
-                }
-                thread::sleep(Duration::from_millis(200));
+                let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                lines.take(7).for_each(drop);
+                stream.write_all(b"+OK\r\n").unwrap();
+                told.recv().unwrap();
             }
         });
-        let mut load = Load::connect(&address, 1, 1, || Box::new(Resp::default())).unwrap();
-        let mut turn = || {
-            let pace = Pace::Offered(50.0);
-            let time = Duration::from_millis(30);
-            load.write(&Payloads::new(2), time, pace)
-                .map(|run| run.written.len())
-        };
-        assert_eq!(turn().unwrap(), 2);
-        thread::sleep(Duration::from_millis(400));
-        assert_eq!(turn().unwrap(), 2);
+        let mut load = Load::connect(&address, 1, 1, |_| Box::new(Resp::default())).unwrap();
+        for _ in 0..2 {
+            let pace = Pace::Offered(1.0);
+            let run = load.write(&Payloads::new(2), Duration::from_millis(200), pace);
+            assert_eq!(run.unwrap().written.len(), 1);
+            close.send(()).unwrap();
+            let begun = Instant::now();
+            while !load.connections[0].is_closed() {
+                assert!(begun.elapsed() < SILENCE);
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
         server.join().unwrap();
     }
 
@@ -416,7 +420,7 @@ mod tests {
     fn a_value_that_reads_back_otherwise_is_found() {
         let payloads = Payloads::new(2);
         let address = stalling(b"??".to_vec());
-        let mut load = Load::connect(&address, 1, 1, || Box::new(Resp::default())).unwrap();
+        let mut load = Load::connect(&address, 1, 1, |_| Box::new(Resp::default())).unwrap();
         let run = load
             .write(&payloads, Duration::from_millis(50), Pace::Offered(100.0))
             .unwrap();

@@ -105,8 +105,8 @@ fn size_of(
         let address = &servers[*server].address;
         let seed = (size * 100 + n) as u64;
         let connect = |count, seed| {
-            let (protocol, of) = (*protocol, address.clone());
-            Load::connect(address, count, seed, move || protocol.wire(&of))
+            let protocol = *protocol;
+            Load::connect(address, count, seed, move |to| protocol.wire(to))
         };
         sides.push(Side {
             name,

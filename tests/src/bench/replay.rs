@@ -97,8 +97,7 @@ fn batched(options: &Options, folder: &Path, payloads: &Payloads) -> Result<Writ
 fn singles(options: &Options, folder: &Path, payloads: &Payloads) -> Result<Written> {
     let node = peers::unisondb(folder)?;
     let protocol = Protocol::Http(Form::Raw);
-    let address = node.address.clone();
-    let mut load = Load::connect(&node.address, 64, SEED, move || protocol.wire(&address))?;
+    let mut load = Load::connect(&node.address, 64, SEED, move |to| protocol.wire(to))?;
     let mut items = Vec::new();
     // A third of the keys: they come one by one.
     while (items.len() as u64) < options.keys / 3 {
