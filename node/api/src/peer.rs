@@ -26,3 +26,13 @@ pub enum PeerError {
     #[error("no answer: {0}")]
     Lost(String),
 }
+
+/// The way to nobody: of a node alone.
+pub struct NoPeer;
+
+impl Peer for NoPeer {
+    fn call<'a>(&'a self, _: &'a Namespace, to: u64, _: Bytes) -> Reply<'a> {
+        let nobody = PeerError::Unreachable(format!("member {to}: this node runs alone"));
+        Box::pin(std::future::ready(Err(nobody)))
+    }
+}

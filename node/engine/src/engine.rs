@@ -73,26 +73,17 @@ pub(crate) struct Counters {
 
 /// Ended segments that the log has not confirmed yet.
 #[derive(Default)]
-pub(crate) struct Checks(BTreeMap<SegmentId, (Check, bool)>);
+pub(crate) struct Checks(BTreeMap<SegmentId, Check>);
 
 impl Checks {
     pub(crate) fn add(&mut self, check: Check) {
-        self.0.entry(check.segment).or_insert((check, false));
+        self.0.entry(check.segment).or_insert(check);
     }
     pub(crate) fn done(&mut self, segment: SegmentId) {
         self.0.remove(&segment);
     }
     fn all(&self) -> Vec<Check> {
-        self.0.values().map(|(check, _)| *check).collect()
-    }
-    fn take(&mut self) -> Vec<Check> {
-        let fresh = self.0.values_mut().filter(|(_, taken)| !*taken);
-        fresh
-            .map(|(check, taken)| {
-                *taken = true;
-                *check
-            })
-            .collect()
+        self.0.values().copied().collect()
     }
 }
 
@@ -321,14 +312,8 @@ impl Engine {
         decode(&key, entry::open(&key, &bytes)?.payload).map(Some)
     }
 
-    /// Ended segments that the log has not confirmed: the leader proposes a `Check` for each. Each
-    /// is given once.
-    pub fn pending_checks(&self) -> Vec<Check> {
-        self.0.checks.lock().take()
-    }
-
-    /// The same, those given before too, in order: a leader may lose its office before the log has
-    /// what it proposed.
+    /// What ended segments add up to that the log has not confirmed, in order: the leader proposes a
+    /// `Check` for each, until it has.
     pub fn unconfirmed_checks(&self) -> Vec<Check> {
         self.0.checks.lock().all()
     }

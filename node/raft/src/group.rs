@@ -21,7 +21,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use openraft::alias::WatchReceiverOf;
 use openraft::errors::{ClientWriteError, RaftError};
-use openraft::impls::ProgressResponder;
 use openraft::metrics::RaftServerMetrics;
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest};
 use openraft::{Config, Raft, ReadPolicy, SnapshotPolicy};
@@ -33,20 +32,21 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use unisondb_api::{Peer, WriteError, Written};
 use unisondb_engine::Engine;
 use unisondb_engine::start::Opened;
-use unisondb_platform::{OffloadExt as _, Platform};
+use unisondb_platform::Platform;
 use unisondb_types::{Command, Lsn, Members, Stamp, Term, limits};
-use unisondb_wal::FRAME_HEADER_BYTES;
 
 use crate::checks;
+use crate::intake::{self, Intake};
 use crate::log::{LogReader, LogStore, Shared};
-use crate::machine::{self, Machine};
+use crate::machine::{self, Batch, Machine};
 use crate::message::{self, Reply, Request};
 use crate::network::Network;
 use crate::office::{self, AcceptClock};
+use crate::queued::Queued;
 use crate::standing::{self, Standing};
 use crate::sync::{self, Durability};
 use crate::types::{self, Proposal, Types};
-use crate::under_way::{Share, UnderWay};
+use crate::under_way::{Promise, UnderWay};
 
 /// How often a leader shows that it is there.
 const HEARTBEAT: Duration = Duration::from_millis(250);
@@ -83,10 +83,12 @@ pub struct Group {
     pub(crate) raft: Raft<Types, Machine>,
     own: u64,
     engine: Engine,
-    log: LogReader,
-    standing: Arc<Standing>,
+    pub(crate) log: LogReader,
+    pub(crate) standing: Arc<Standing>,
     ended: Arc<Notify>,
+    apply: mpsc::WeakSender<Batch>,
     pub(crate) under_way: Arc<UnderWay>,
+    pub(crate) intake: Arc<Intake>,
     /// Rung at the end of the sync loop.
     pub(crate) synced: Arc<Mutex<Option<oneshot::Receiver<()>>>>,
 }
@@ -118,6 +120,7 @@ impl Group {
         let (appended, to_sync) = mpsc::unbounded_channel();
         let (at_end, synced) = oneshot::channel();
         let (machine, batches) = Machine::new(engine.clone());
+        let apply = machine.way();
         let applying = machine::run(engine.clone(), applier, batches, ended.clone());
         let stand = engine.applied_stand();
         let stand = stand.map_err(|e| GroupError(e.to_string()))?;
@@ -134,7 +137,11 @@ impl Group {
             durability,
             committed: AtomicU64::new(0),
             vote: Arc::new(Mutex::new(vote)),
-            office: Mutex::new(office::Office::new(last_stamp, accept_clock)),
+            office: Mutex::new(office::Office::new(
+                last_stamp,
+                platform.clock.monotonic(),
+                accept_clock,
+            )),
             stood: flushed.and_then(|stand| types::stood(&stand).0),
             floor: Mutex::new(None),
         });
@@ -159,15 +166,58 @@ impl Group {
             log,
             standing,
             ended,
+            apply,
             under_way: Arc::default(),
+            intake: Arc::default(),
             synced: Arc::new(Mutex::new(Some(synced))),
         };
+        tokio::spawn(intake::run(group.intake.clone(), group.raft.clone()));
         tokio::spawn(checks::run(group.clone()));
         tokio::spawn(tick(group.clone()));
-        if group.members().is_only(own) {
-            group.stand(false).await?;
+        if group.is_only_voter().await {
+            // A disk that fails meanwhile leaves the state to be read: its standing says why.
+            drop(group.stand(false).await);
+            group.led().await;
         }
         Ok(group)
+    }
+
+    /// Whether this node alone decides, as openraft has it: what its metrics say comes a while after
+    /// its start.
+    async fn is_only_voter(&self) -> bool {
+        let own = self.own;
+        let asked = self.raft.with_raft_state(move |state| {
+            let members = state.membership_state.effective();
+            types::members_of(members.membership()).is_only(own)
+        });
+        asked.await.unwrap_or(false)
+    }
+
+    /// Waits until this node leads, or cannot for now.
+    async fn led(&self) {
+        let mut metrics = self.raft.metrics();
+        let mut stuck = self.standing.stuck();
+        let leads = async {
+            while self.raft.as_leader().is_err() {
+                if metrics.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = leads => {}
+            _ = standing::stuck_now(&mut stuck) => {}
+        }
+    }
+
+    /// Lets what a full disk refused be tried again: checks that are owed, and footers.
+    pub fn nudge(&self) {
+        self.ended.notify_one();
+        // Where batches wait already, the loop does it behind them.
+        if let Some(apply) = self.apply.upgrade() {
+            drop(apply.try_send(Batch::empty()));
+        }
     }
 
     /// Its raft id here.
@@ -230,6 +280,19 @@ impl Group {
     /// # Errors
     /// [`WriteError`]: each says whether it may have happened.
     pub async fn propose(&self, command: &Command) -> Result<Written, WriteError> {
+        self.propose_within(command, None).await
+    }
+
+    /// The same for a client's: it takes its share of what may wait, and gives it back when it is
+    /// answered, also if the client goes away.
+    ///
+    /// # Errors
+    /// As [`propose`](Self::propose).
+    pub async fn propose_within(
+        &self,
+        command: &Command,
+        queued: Option<&Queued>,
+    ) -> Result<Written, WriteError> {
         if let Some(why) = self.standing.failed() {
             return Err(WriteError::Failed(why));
         }
@@ -248,14 +311,13 @@ impl Group {
                 "a record has at most {limit} bytes, this one has {bytes}"
             )));
         }
-        let _share = self.reserve(proposal.payload.len()).await?;
+        let queued = queued.map(|queued| queued.take(bytes)).transpose()?;
+        let share = self.reserve(bytes).await?;
         // Bound to the term in which this node leads: a later one makes no second record of it.
         let term = self.raft.as_leader().map(|leader| leader.term());
         let term = term.map_err(|e| self.not_leading(e.leader_id))?;
-        let (responder, answered) = ProgressResponder::complete_only();
-        let write = self.raft.write(proposal).responder(responder);
-        let sent = write.with_leader(term).await;
-        sent.map_err(|e| self.unknown(&e.to_string()))?;
+        let (promise, answered) = Promise::new(share, queued);
+        self.intake.put(proposal, term, promise);
         tokio::select! {
             biased;
             answer = answered => match answer {
@@ -382,26 +444,6 @@ impl Group {
     pub async fn stand(&self, asking: bool) -> Result<(), GroupError> {
         let done = self.raft.trigger().elect(asking).await;
         done.map_err(|e| GroupError(e.to_string()))
-    }
-
-    /// Room for one more record, before anything is promised: a full disk is refused here and not
-    /// met in the log.
-    async fn reserve(&self, payload: usize) -> Result<Share, WriteError> {
-        let share = self.under_way.take((FRAME_HEADER_BYTES + payload) as u64)?;
-        let all = self.under_way.bytes();
-        let wal = self.engine.wal();
-        if !wal.has_room(all) {
-            let wal = wal.clone();
-            let platform = self.engine.platform().clone();
-            let made = platform.offload.blocking(move || wal.reserve(all)).await;
-            made.map_err(|e| {
-                sync::passing(&e).unwrap_or_else(|| {
-                    self.standing.fail(&e.to_string());
-                    WriteError::Failed(e.to_string())
-                })
-            })?;
-        }
-        Ok(share)
     }
 
     fn not_leading(&self, leader: Option<u64>) -> WriteError {

@@ -29,6 +29,15 @@ pub(crate) struct Batch {
     done: oneshot::Sender<io::Result<()>>,
 }
 
+impl Batch {
+    /// Without records: a time to do what is owed.
+    pub(crate) fn empty() -> Batch {
+        let (done, _) = oneshot::channel();
+        let records = Vec::new();
+        Batch { records, done }
+    }
+}
+
 /// How far LMDB goes, as a snapshot that could be made of it.
 fn current(engine: &Engine) -> io::Result<Option<SnapshotOf<Types, Stand>>> {
     let stand = engine.flushed_stand().map_err(io::Error::other)?;
@@ -55,6 +64,11 @@ impl Machine {
     pub(crate) fn new(engine: Engine) -> (Machine, mpsc::Receiver<Batch>) {
         let (batches, taken) = mpsc::channel(1);
         (Machine { engine, batches }, taken)
+    }
+
+    /// The way to the apply loop, for as long as the group goes on.
+    pub(crate) fn way(&self) -> mpsc::WeakSender<Batch> {
+        self.batches.downgrade()
     }
 
     async fn hand(&self, records: Vec<(Entry, Option<ApplyResponder<Types>>)>) -> io::Result<()> {

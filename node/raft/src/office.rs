@@ -24,17 +24,20 @@ pub struct Office {
     last: Stamp,
     /// What time it was at which monotonic time; `None` before anything was given or heard.
     known: Option<(Stamp, Duration)>,
+    /// Monotonic time at which it began.
+    began: Duration,
     /// How far the next stamp may run ahead, had it been given then.
     slack: Duration,
     accept_clock: bool,
 }
 
 impl Office {
-    /// Begins behind a log whose last record is stamped `last`.
-    pub fn new(last: Stamp, accept_clock: AcceptClock) -> Office {
+    /// Begins at monotonic time `monotonic`, behind a log whose last record is stamped `last`.
+    pub fn new(last: Stamp, monotonic: Duration, accept_clock: AcceptClock) -> Office {
         Office {
             last,
             known: None,
+            began: monotonic,
             slack: SLACK,
             accept_clock: accept_clock == AcceptClock::Always,
         }
@@ -83,6 +86,13 @@ impl Office {
         self.known = Some((time, monotonic));
     }
 
+    /// What time it is by the log: the wall time `now`, as far as the monotonic time since what is known
+    /// bears it out. What is aged by it outlives any jump of the wall clock.
+    pub fn log_now(&self, now: Stamp, monotonic: Duration) -> Stamp {
+        let (time, at) = self.known.unwrap_or((self.last, self.began));
+        now.min(time.plus_micros(micros(monotonic.saturating_sub(at) + SLACK)))
+    }
+
     fn slack_after(&self, since: Duration) -> Duration {
         SLACK.min(self.slack + since)
     }
@@ -91,11 +101,6 @@ impl Office {
     pub fn behind(&self, now: Stamp) -> Duration {
         Duration::from_micros(self.last.micros_since(now))
     }
-}
-
-/// The wall time `now`, but no more than one minute past `since` after the stamp `last`.
-pub fn at_most(now: Stamp, last: Stamp, since: Duration) -> Stamp {
-    now.min(last.plus_micros(micros(since + SLACK)))
 }
 
 /// Whether the first stamp after a start may lie more than seven days past the last record.
@@ -125,11 +130,11 @@ mod tests {
 
     #[test]
     fn the_first_stamp_after_a_start_lies_within_seven_days_unless_accepted() {
-        let office = Office::new(at(0), AcceptClock::Within7Days);
+        let office = Office::new(at(0), Duration::ZERO, AcceptClock::Within7Days);
         assert_eq!(office.time(at(7 * DAY), Duration::ZERO), Ok(at(7 * DAY)));
         let why = office.time(at(7 * DAY + 1), Duration::ZERO).unwrap_err();
         assert!(why.contains("--accept-clock"), "{why}");
-        let office = Office::new(at(0), AcceptClock::Always);
+        let office = Office::new(at(0), Duration::ZERO, AcceptClock::Always);
         assert_eq!(
             office.time(at(900 * DAY), Duration::ZERO),
             Ok(at(900 * DAY))
@@ -138,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_jump_forward_is_followed_by_a_minute_and_then_at_double_speed_however_many_stamps() {
-        let mut office = Office::new(at(0), AcceptClock::Within7Days);
+        let mut office = Office::new(at(0), Duration::ZERO, AcceptClock::Within7Days);
         office.gave(at(0), Duration::from_secs(5));
         let later = Duration::from_secs(8);
         assert_eq!(office.time(at(2 * SECOND), later), Ok(at(2 * SECOND)));
@@ -161,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_follower_believes_the_leader_and_not_the_age_of_what_it_catches_up_with() {
-        let mut office = Office::new(at(0), AcceptClock::Within7Days);
+        let mut office = Office::new(at(0), Duration::ZERO, AcceptClock::Within7Days);
         office.took(at(SECOND));
         assert_eq!(office.time(at(6 * DAY), Duration::ZERO), Ok(at(6 * DAY)));
         assert!(office.time(at(9 * DAY), Duration::ZERO).is_err());
@@ -172,9 +177,21 @@ mod tests {
 
     #[test]
     fn a_clock_that_goes_back_gives_its_own_time_and_the_log_keeps_order() {
-        let mut office = Office::new(at(0), AcceptClock::Within7Days);
+        let mut office = Office::new(at(0), Duration::ZERO, AcceptClock::Within7Days);
         office.gave(at(10 * SECOND), Duration::ZERO);
         assert_eq!(office.time(at(0), Duration::ZERO), Ok(at(0)));
         assert_eq!(office.behind(at(0)), Duration::from_secs(10));
+    }
+
+    #[test]
+    fn by_the_log_time_goes_on_with_the_monotonic_clock_whatever_the_wall_clock_says() {
+        let mut office = Office::new(at(0), Duration::from_secs(100), AcceptClock::Within7Days);
+        let later = Duration::from_secs(110);
+        assert_eq!(office.log_now(at(5 * SECOND), later), at(5 * SECOND));
+        assert_eq!(office.log_now(at(400 * DAY), later), at(70 * SECOND));
+        office.gave(at(6 * DAY), later);
+        let much_later = Duration::from_secs(3_710);
+        let now = office.log_now(at(400 * DAY), much_later);
+        assert_eq!(now, at(6 * DAY + 3_660 * SECOND));
     }
 }

@@ -35,6 +35,7 @@ impl Group {
     pub async fn halt(&self) {
         self.standing().stop();
         self.ended().notify_one();
+        self.intake.close();
         // It may have died of an error before, which was said then.
         drop(self.raft.shutdown().await);
         let synced = self.synced.lock().take();

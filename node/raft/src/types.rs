@@ -8,8 +8,9 @@ use std::fmt;
 
 use bytes::Bytes;
 use openraft::alias::{LogIdOf, StoredMembershipOf, VoteOf};
-use openraft::impls::leader_id_std;
+use openraft::impls::{InlineBatch, leader_id_std};
 use openraft::vote::leader_id_std::CommittedLeaderId;
+use openraft::{EntryPayload, OptionalSend, RaftTypeConfig};
 use openraft_rt::deterministic_rng::DeterministicRng;
 use openraft_rt_tokio::TokioRuntime;
 use unisondb_engine::{Membership, Stand};
@@ -17,19 +18,33 @@ use unisondb_types::{Kind, Lsn, Members, Outcome, Term};
 use unisondb_wal::raft_state::RaftState;
 
 use crate::entry::RaftEntry;
+use crate::under_way::Promise;
 
-openraft::declare_raft_types!(
-    /// What openraft is made of here. Chance comes from a seed, so that a run can be repeated (P17).
-    pub(crate) Types:
-        D = Proposal,
-        R = Applied,
-        NodeId = u64,
-        Node = (),
-        Term = u64,
-        LeaderId = leader_id_std::LeaderId<u64, u64>,
-        Entry = RaftEntry,
-        AsyncRuntime = DeterministicRng<TokioRuntime>,
-);
+/// What openraft is made of here. Chance comes from a seed, so that a run can be repeated (P17).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Types;
+
+impl RaftTypeConfig for Types {
+    type D = Proposal;
+    type R = Applied;
+    type NodeId = u64;
+    type Node = ();
+    type Term = u64;
+    type LeaderId = leader_id_std::LeaderId<u64, u64>;
+    type Vote = openraft::impls::Vote<Self::LeaderId>;
+    type Payload = EntryPayload<Proposal, u64, ()>;
+    type Entry = RaftEntry;
+    type AsyncRuntime = DeterministicRng<TokioRuntime>;
+    type Responder<T>
+        = Promise<T>
+    where
+        T: OptionalSend + 'static;
+    type Batch<T>
+        = InlineBatch<T>
+    where
+        T: OptionalSend + 'static;
+    type ErrorSource = openraft::AnyError;
+}
 
 pub(crate) type LogId = LogIdOf<Types>;
 pub(crate) type Vote = VoteOf<Types>;

@@ -16,7 +16,7 @@ use unisondb_platform::{OffloadExt as _, Platform};
 use unisondb_types::{Namespace, SegmentId, Stamp};
 use unisondb_wal::{SegmentInfo, SegmentState};
 
-use crate::config::{Durability, Setting as _};
+use crate::config::Setting as _;
 use crate::registry::Registry;
 use crate::scrub;
 use crate::writer::Lane;
@@ -32,10 +32,6 @@ const PURGE_EVERY: Duration = Duration::from_secs(30);
 pub(crate) fn start(registry: &Registry, stop: &watch::Receiver<bool>) -> JoinSet<()> {
     let config = registry.config();
     let mut tasks = JoinSet::new();
-    if config.durability == Durability::Interval {
-        let every = config.durability_interval;
-        tasks.spawn(repeat(registry.clone(), stop.clone(), every, tick));
-    }
     tasks.spawn(repeat(
         registry.clone(),
         stop.clone(),
@@ -83,12 +79,6 @@ pub(crate) async fn stopped_within(
     }
 }
 
-async fn tick(registry: Registry) {
-    for lane in registry.lanes() {
-        lane.tick();
-    }
-}
-
 /// Aborts transactions that were idle or open for too long.
 async fn expire(registry: Registry) {
     for lane in registry.lanes() {
@@ -115,9 +105,8 @@ async fn make_room(registry: Registry) {
         let labels = [("namespace", lane.engine().namespace().to_string())];
         metrics::gauge!("clock_behind_log_seconds", &labels).set(lane.clock_behind().as_secs_f64());
         let full = lane.take_starved();
-        // What met the full disk, owed checks and owed footers are tried again.
-        if full || lane.is_refused() || !lane.engine().wal().unsealed_ended().is_empty() {
-            lane.nudge();
+        if full || !lane.engine().wal().unsealed_ended().is_empty() {
+            lane.nudge().await;
         }
         starved |= full;
     }

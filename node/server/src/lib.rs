@@ -2,7 +2,7 @@
 //! the HTTP surface, and what a node does by itself.
 //!
 //! ```text
-//!  config ─► listen ─► node::start ─► directory ─► registry ─► one Lane a namespace: log loop, apply loop
+//!  config ─► listen ─► node::start ─► directory ─► registry ─► one Lane a namespace: its raft group
 //!                          │                          ▲
 //!                          ├─► http::serve ───────────┘ Host, Writer
 //!                          └─► background: expiry, retention, scrub, room
@@ -30,4 +30,4 @@ mod writer;
 
 pub use node::{Parts, Running, StartError, start};
 pub use registry::Registry;
-pub use writer::SingleWriter;
+pub use writer::GroupWriter;

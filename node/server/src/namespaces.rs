@@ -9,10 +9,10 @@ use tokio::sync::watch;
 use unisondb_api::WriteError;
 use unisondb_engine::Engine;
 use unisondb_http::{HostError, Standing, State};
+use unisondb_raft::Queued;
 use unisondb_types::Namespace;
 
 use crate::writer::Lane;
-use crate::writer::queued::Queued;
 
 /// What an opening came to; nothing while it is under way.
 pub(crate) type Outcome = Option<Result<Engine, HostError>>;

@@ -9,11 +9,15 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 use unisondb_http::RenderMetrics;
 
-use crate::config::{Config, LogFormat, Setting as _};
+use crate::config::{Config, LogFormat, LogLevel, Setting as _};
 
 /// Starts logging. A second call changes nothing.
 pub fn install_logs(config: &Config) {
-    let filter = EnvFilter::new(config.log_level.print());
+    let filter = EnvFilter::new(match config.log_level {
+        // Of each group every step otherwise; what an operator should know of it is said by the node.
+        LogLevel::Info => "info,openraft=warn".to_owned(),
+        level => level.print(),
+    });
     let builder = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         // It would report a stderr that cannot be written on stderr, and panic.

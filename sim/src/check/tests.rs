@@ -49,7 +49,7 @@ fn backups_of(name: &str, data: &Path) -> PathBuf {
             for entry in entries {
                 applier.apply(&entry).unwrap();
             }
-            let checks = engine.pending_checks().into_iter();
+            let checks = engine.unconfirmed_checks().into_iter();
             let checks = checks.map(Command::Check);
             waiting = checks.map(|c| (c.kind(), c.payload())).collect();
         }

@@ -121,7 +121,7 @@ fn live() -> Vec<(&'static str, Vec<u8>)> {
         wal.commit(wal.sync().expect("a sound disk"));
         applier.apply(&entries.remove(0)).expect("a record");
     }
-    let check = Command::Check(engine.pending_checks()[0]);
+    let check = Command::Check(engine.unconfirmed_checks()[0]);
     let wal = engine.wal();
     let checked = [(check.kind(), check.payload())];
     made.push(("check", prefixed(4, &checked[0].1)));

@@ -122,7 +122,7 @@ impl Node {
         for entry in entries {
             self.opened.applier.apply(&entry).unwrap();
         }
-        for check in self.opened.engine.pending_checks() {
+        for check in self.opened.engine.unconfirmed_checks() {
             self.commit(&Command::Check(check));
         }
     }

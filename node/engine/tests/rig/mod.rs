@@ -118,7 +118,7 @@ impl Rig {
 
     /// Proposes the checks that are due.
     pub fn checks(&mut self) -> Result<(), unisondb_engine::Error> {
-        for check in self.engine.pending_checks() {
+        for check in self.engine.unconfirmed_checks() {
             self.propose(&Command::Check(check))?;
         }
         Ok(())

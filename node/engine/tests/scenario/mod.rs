@@ -245,7 +245,7 @@ impl Node {
                 }
             }
             self.told.acked = self.told.acked.max(durable);
-            let due = self.rig().engine.pending_checks();
+            let due = self.rig().engine.unconfirmed_checks();
             self.owed.extend(due);
             let Some(check) = self.owed.first().copied() else {
                 return Ok(());

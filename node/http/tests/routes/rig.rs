@@ -331,7 +331,7 @@ impl Open {
         for entry in &entries {
             last = Some(self.applier.apply(entry).unwrap());
         }
-        for check in self.engine.pending_checks() {
+        for check in self.engine.unconfirmed_checks() {
             self.run(&Command::Check(check));
         }
         last.unwrap()

@@ -40,7 +40,7 @@ fn store_that(durability: Durability) -> (LogStore, mpsc::UnboundedReceiver<Wait
         durability,
         committed: AtomicU64::new(0),
         vote: Arc::new(Mutex::new(opened.vote)),
-        office: Mutex::new(Office::new(last, AcceptClock::Within7Days)),
+        office: Mutex::new(Office::new(last, Duration::ZERO, AcceptClock::Within7Days)),
         stood: None,
         floor: Mutex::new(None),
     });

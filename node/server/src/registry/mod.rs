@@ -16,16 +16,16 @@ use unisondb_engine::Engine;
 use unisondb_engine::start::{self, Folders, OnGap, Opened, Request, StartError};
 use unisondb_http::HostError;
 use unisondb_platform::{DiskExt as _, OffloadExt as _, Platform};
-use unisondb_raft::AcceptClock;
+use unisondb_raft::{AcceptClock, Durability};
 use unisondb_types::{LineageReason, Namespace};
 
 use crate::ballast::Ballast;
 use crate::config::{self, Config, Effective};
 use crate::directory::Directory;
 use crate::namespaces::{NO_ROOM, Namespaces, Outcome, RECOVERING, Slot};
-use crate::writer::{Lane, Mode, SingleWriter};
+use crate::writer::{GroupWriter, Lane, Mode};
 
-/// Most namespaces that one node has: each is two threads, a log and an LMDB environment.
+/// Most namespaces that one node has: each is two threads, a group, a log and an LMDB environment.
 const NAMESPACES: usize = 1_000;
 /// Most namespaces that are opened at once: each keeps a thread of the pool that all share.
 const OPENS: usize = 8;
@@ -77,7 +77,7 @@ impl Registry {
             effective,
             directory: Arc::new(directory),
             flat,
-            writer: Arc::new(SingleWriter::new(namespaces.clone())),
+            writer: Arc::new(GroupWriter::new(namespaces.clone())),
             namespaces,
             ballast: Arc::new(ballast),
             opens: Semaphore::new(OPENS),
@@ -86,7 +86,7 @@ impl Registry {
     }
 
     #[cfg(test)]
-    pub(crate) fn queued(&self) -> &crate::writer::queued::Queued {
+    pub(crate) fn queued(&self) -> &unisondb_raft::Queued {
         self.0.namespaces.queued()
     }
 
@@ -321,7 +321,10 @@ impl Inner {
         engine.start_flusher();
         let config = &self.effective.config;
         let mode = Mode {
-            durability: config.durability,
+            durability: match config.durability {
+                config::Durability::Always => Durability::Always,
+                config::Durability::Interval => Durability::Interval(config.durability_interval),
+            },
             accept_clock: match config.accept_clock {
                 true => AcceptClock::Always,
                 false => AcceptClock::Within7Days,
@@ -331,7 +334,13 @@ impl Inner {
                 .then(|| "this node was started with --drill".to_owned()),
             ballast: self.ballast.clone(),
         };
-        Ok(Lane::start(&self.platform, home, opened, mode))
+        let lane = Lane::start(&self.platform, home, opened, mode).await;
+        if lane.is_err() {
+            // Nothing is lost by a last flush that fails: the log has it.
+            let shut_down = self.platform.offload.blocking(move || engine.shut_down());
+            drop(shut_down.await);
+        }
+        lane
     }
 
     fn folders(&self, wanted: &Wanted) -> Folders {

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Lets time pass until `/health` names exactly these fields of the namespace.
-async fn until_degraded_by(machine: &Machine, node: &Running, wanted: &[&str]) {
+pub(super) async fn until_degraded_by(machine: &Machine, node: &Running, wanted: &[&str]) {
     let told = async {
         while degraded(node) != wanted {
             machine.clock.advance(Duration::from_millis(100));
@@ -128,7 +128,9 @@ async fn want_of_descriptors_refuses_writes_and_is_over_when_there_are_some_agai
     assert!(met.to_string().contains("os error 24"), "{met}");
     assert_eq!(open.stopped(), None, "it passes");
     assert_eq!(value(&open, "k").as_deref(), Some(&b"v"[..]));
+    until_degraded_by(&machine, &node, &["log"]).await;
     machine.disk.heal();
+    until_degraded_by(&machine, &node, &[]).await;
     write(&node, "n", "again").await.unwrap();
     assert_eq!(value(&open, "n").as_deref(), Some(&b"again"[..]));
     drop(open);

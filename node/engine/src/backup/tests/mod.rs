@@ -72,7 +72,7 @@ impl Node {
         for entry in &entries {
             self.applier.apply(entry).unwrap();
         }
-        for check in self.engine.pending_checks() {
+        for check in self.engine.unconfirmed_checks() {
             self.run(&Command::Check(check));
         }
     }

@@ -91,7 +91,7 @@ impl Node {
     /// Commits one record, and the `Check`s that it leads to.
     pub fn commit(&mut self, command: &Command) -> Lsn {
         let last = self.commit_alone(command);
-        for check in self.opened.engine.pending_checks() {
+        for check in self.opened.engine.unconfirmed_checks() {
             self.commit(&Command::Check(check));
         }
         last

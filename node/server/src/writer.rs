@@ -1,0 +1,355 @@
+//! [`GroupWriter`]: the [`Writer`] of a node: each namespace through its raft group.
+//!
+//! ```text
+//!  write() --admit, room--> Group::propose: reserve, append, fsync, commit, apply --> answer
+//! ```
+//!
+//! A node alone is a group of one. What holds of an answer, of the order and of clients that go away
+//! is the group's to keep (`unisondb_raft::group`). What is added here:
+//! - A write that cannot fit, or for which the state has no room, is refused before it is proposed.
+//! - A full disk refuses (507) and goes on when there is room; any other failure of the log is
+//!   final for it (P14), and `/health` says so.
+
+use std::future::poll_fn;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use unisondb_api::{Answer, NoPeer, Sealed, WriteError, Writer, Written};
+use unisondb_engine::start::{Opened, StartError};
+use unisondb_engine::{Engine, Refusal};
+use unisondb_http::Note;
+use unisondb_platform::Platform;
+use unisondb_raft::{AcceptClock, Durability, Group, Parts, Queued};
+use unisondb_types::{AbortReason, Action, Command, Idempotency, Lsn, Namespace, Stamp, TxId};
+use unisondb_wal::SegmentState;
+
+use crate::ballast::Ballast;
+use crate::namespaces::Namespaces;
+
+/// How long a write waits for the store to catch up before it is refused.
+const ROOM_WAIT: Duration = Duration::from_secs(5);
+/// How long a seal waits for the ended segments to be checked and sealed.
+const SEAL_WAIT: Duration = Duration::from_secs(30);
+/// The field of `/health` that says how the disk is.
+const DISK: &str = "disk";
+/// Less room than this on the volume is none.
+const NO_ROOM_BYTES: u64 = 1 << 20;
+
+/// How a namespace is written to.
+#[derive(Clone)]
+pub(crate) struct Mode {
+    /// When a write is answered.
+    pub(crate) durability: Durability,
+    /// Which clock is believed.
+    pub(crate) accept_clock: AcceptClock,
+    /// Why clients may not write, if so.
+    pub(crate) read_only: Option<String>,
+    /// Room kept for a full disk.
+    pub(crate) ballast: Arc<Ballast>,
+}
+
+/// The way into one namespace's log.
+pub(crate) struct Lane {
+    platform: Platform,
+    group: Group,
+    home: PathBuf,
+    ballast: Arc<Ballast>,
+    read_only: Option<String>,
+    /// What an operator should know of it.
+    notes: Mutex<Vec<Note>>,
+    /// A write met the full disk before it came to the log: the background makes room.
+    starved: AtomicBool,
+}
+
+impl Lane {
+    /// Takes part in the group of a namespace that lies in `home`.
+    ///
+    /// # Errors
+    /// [`StartError::Refused`]: log or vote are not such as a group can begin with.
+    pub(crate) async fn start(
+        platform: &Platform,
+        home: PathBuf,
+        opened: Opened,
+        mode: Mode,
+    ) -> Result<Lane, StartError> {
+        // What the start says of a full disk holds until there is room, not for ever.
+        let found_full = opened.notes.iter().any(|note| note.field == DISK);
+        let notes = opened.notes.iter().filter(|note| note.field != DISK);
+        let notes = notes.map(|note| Note {
+            field: note.field,
+            value: note.value.clone(),
+            text: note.text.clone(),
+            degraded: note.degraded,
+        });
+        let notes = notes.collect();
+        let read_only = opened.read_only.clone().or(mode.read_only);
+        let group = Group::start(Parts {
+            platform: platform.clone(),
+            opened,
+            peer: Arc::new(NoPeer),
+            accept_clock: mode.accept_clock,
+            durability: mode.durability,
+        });
+        let group = group.await;
+        let group = group.map_err(|e| StartError::Refused(e.to_string()))?;
+        if found_full {
+            // Whether it still is, is told from now on.
+            drop(group.make_room(1).await);
+        }
+        Ok(Lane {
+            platform: platform.clone(),
+            group,
+            home,
+            ballast: mode.ballast,
+            read_only,
+            notes: Mutex::new(notes),
+            starved: AtomicBool::new(false),
+        })
+    }
+
+    /// The namespace.
+    pub(crate) fn engine(&self) -> &Engine {
+        self.group.engine()
+    }
+
+    /// All that an operator should know of it now.
+    pub(crate) fn notes(&self) -> Vec<Note> {
+        let mut notes = self.notes.lock().clone();
+        let mut degraded = |field, value: &str, text: String| {
+            notes.push(Note {
+                field,
+                value: value.to_owned(),
+                text,
+                degraded: true,
+            });
+        };
+        if let Some(why) = self.failed() {
+            degraded("log", "stopped", why);
+        }
+        if let Some(WriteError::Unavailable(why)) = &*self.group.standing().stuck().borrow() {
+            let text = format!(
+                "what was written last cannot be brought to the disk just now, which is tried again by itself: {why}"
+            );
+            degraded("log", "waiting", text);
+        }
+        if let Some(why) = self.engine().stopped() {
+            degraded("state", "stopped", why);
+        }
+        if let Some(why) = self.engine().flush_stalled() {
+            let text = format!(
+                "the state cannot be brought into LMDB just now, which is tried again by itself; the log has it all: {why}"
+            );
+            degraded("flush", "waiting", text);
+        }
+        if self.group.is_full() || !self.ballast.is_held() {
+            let text = "the disk is full: writes are refused (507) until there is room".to_owned();
+            degraded(DISK, "full", text);
+        }
+        if let Some(why) = self.group.clock_refused() {
+            degraded("clock", "refused", why);
+        }
+        notes
+    }
+
+    /// Adds something that an operator should know; the same field is told once.
+    pub(crate) fn note(&self, note: Note) {
+        let mut notes = self.notes.lock();
+        notes.retain(|known| known.field != note.field);
+        notes.push(note);
+    }
+
+    /// Why the log takes nothing more, if so.
+    pub(crate) fn failed(&self) -> Option<String> {
+        self.group.standing().failed()
+    }
+
+    /// How far the wall clock is behind the log.
+    pub(crate) fn clock_behind(&self) -> Duration {
+        self.group.clock_behind()
+    }
+
+    /// What time it is by this log (D3).
+    pub(crate) fn log_now(&self) -> Stamp {
+        self.group.log_now()
+    }
+
+    /// Whether the disk is full, or was since the last call.
+    pub(crate) fn take_starved(&self) -> bool {
+        self.starved.swap(false, Ordering::Relaxed) | self.group.is_full()
+    }
+
+    /// Tries again what the full disk refused: checks and footers that are owed, and room for as much.
+    pub(crate) async fn nudge(&self) {
+        self.group.nudge();
+        if self.ballast.is_held() {
+            self.group.look_for_room().await;
+        }
+    }
+
+    /// Answers what is under way and takes part no longer.
+    pub(crate) async fn stop(&self) {
+        self.group.stop().await;
+    }
+
+    /// Aborts a transaction whose time is up.
+    pub(crate) async fn expire(&self, id: TxId) -> Result<(), WriteError> {
+        let command = Command::User {
+            idempotency: None,
+            action: Action::Abort {
+                id,
+                reason: AbortReason::Expired,
+            },
+        };
+        self.propose(&command, None).await.map(drop)
+    }
+
+    async fn write(
+        &self,
+        action: Action,
+        idempotency: Option<Idempotency>,
+        queued: &Queued,
+    ) -> Result<Written, WriteError> {
+        if let Some(why) = &self.read_only {
+            return Err(WriteError::ReadOnly(why.clone()));
+        }
+        self.engine()
+            .admit(&action, idempotency.as_ref())
+            .map_err(|refusal| match refusal {
+                Refusal::TooLarge(why) => WriteError::TooLarge(why),
+                Refusal::Overloaded(why) => WriteError::Overloaded(why),
+                Refusal::Stopped(why) => WriteError::Unavailable(why),
+            })?;
+        self.room().await?;
+        let command = Command::User {
+            idempotency,
+            action,
+        };
+        self.propose(&command, Some(queued)).await
+    }
+
+    /// Waits, for a while, until the store has caught up.
+    async fn room(&self) -> Result<(), WriteError> {
+        let mut room = pin!(self.engine().room());
+        // Nearly always there is room: no timer is made for it.
+        if poll_fn(|cx| Poll::Ready(room.as_mut().poll(cx).is_ready())).await {
+            return Ok(());
+        }
+        tokio::select! {
+            biased;
+            () = room => Ok(()),
+            () = self.platform.clock.sleep(ROOM_WAIT) => {
+                let space = self.platform.disk.space(&self.home);
+                match space {
+                    Ok(space) if space.available < NO_ROOM_BYTES => {
+                        self.starved.store(true, Ordering::Relaxed);
+                        Err(WriteError::Full)
+                    }
+                    _ => Err(WriteError::Overloaded("the store falls behind the log".to_owned())),
+                }
+            }
+        }
+    }
+
+    /// One record, applied. A client's takes its share of what may wait.
+    async fn propose(
+        &self,
+        command: &Command,
+        queued: Option<&Queued>,
+    ) -> Result<Written, WriteError> {
+        // What it kept room for comes first; the background takes it back.
+        if !self.ballast.is_held() {
+            return Err(WriteError::Full);
+        }
+        self.group.propose_within(command, queued).await
+    }
+
+    async fn seal(&self) -> Result<Sealed, WriteError> {
+        let wal = self.engine().wal();
+        let active = wal.active();
+        let lsn = if active.user_data {
+            self.propose(&Command::Seal(active.id), None).await?.lsn
+        } else {
+            self.acknowledged()
+        };
+        let mut sealed = self.engine().watch_sealed();
+        let mut deadline = self.platform.clock.sleep(SEAL_WAIT);
+        loop {
+            sealed.borrow_and_update();
+            // Segments that end meanwhile are another call's.
+            let waiting = wal.unsealed_ended();
+            let Some(first) = waiting.iter().find(|s| s.first_lsn() <= lsn) else {
+                break;
+            };
+            if let Some(why) = self.failed().or_else(|| self.engine().stopped()) {
+                return Err(WriteError::Unavailable(why));
+            }
+            let id = first.id;
+            self.group.nudge();
+            tokio::select! {
+                biased;
+                changed = sealed.changed() => {
+                    changed.map_err(|_| WriteError::Unavailable("the namespace was closed".to_owned()))?;
+                }
+                () = &mut deadline => {
+                    return Err(WriteError::Unavailable(format!(
+                        "segment {id} was not sealed within {} s",
+                        SEAL_WAIT.as_secs()
+                    )));
+                }
+            }
+        }
+        let newest = wal
+            .segments()
+            .into_iter()
+            .rfind(|s| s.state == SegmentState::Sealed);
+        Ok(Sealed {
+            segment: newest.map(|s| s.id),
+            lsn,
+        })
+    }
+
+    /// At or above every write that was answered. With `durability = "interval"` answers run ahead
+    /// of what is committed, but never of what is applied.
+    fn acknowledged(&self) -> Lsn {
+        self.engine().wal().committed().max(self.engine().applied())
+    }
+}
+
+/// Writes to the namespaces of this node.
+pub struct GroupWriter {
+    namespaces: Arc<Namespaces>,
+}
+
+impl GroupWriter {
+    pub(crate) fn new(namespaces: Arc<Namespaces>) -> GroupWriter {
+        GroupWriter { namespaces }
+    }
+}
+
+impl Writer for GroupWriter {
+    fn write<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        action: Action,
+        idempotency: Option<Idempotency>,
+    ) -> Answer<'a, Written> {
+        Box::pin(async move {
+            let lane = self.namespaces.lane(namespace)?;
+            lane.write(action, idempotency, self.namespaces.queued())
+                .await
+        })
+    }
+
+    fn seal<'a>(&'a self, namespace: &'a Namespace) -> Answer<'a, Sealed> {
+        Box::pin(async move { self.namespaces.lane(namespace)?.seal().await })
+    }
+
+    fn barrier<'a>(&'a self, namespace: &'a Namespace) -> Answer<'a, Lsn> {
+        Box::pin(async move { self.namespaces.lane(namespace)?.group.barrier().await })
+    }
+}
