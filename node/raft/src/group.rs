@@ -1,10 +1,10 @@
 //! [`Group`]: one namespace's raft group, as this node takes part in it.
 //!
 //! ```text
-//!  propose --> openraft --append--> log (memory) --> sync loop: fsync --> openraft: committed
-//!                 |  ^                                                        |
-//!                 v  |  frames, votes                                         v
-//!               Peer (other members)                            apply loop: state, answers
+//!  propose --> intake --> openraft --append--> log (memory) --> sync loop: fsync --> openraft: committed
+//!                            |  ^                                                        |
+//!                            v  |  frames, votes                                         v
+//!                          Peer (other members)                            apply loop: state, answers
 //! ```
 //!
 //! What holds:
@@ -20,10 +20,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::alias::WatchReceiverOf;
-use openraft::errors::{ClientWriteError, RaftError};
+use openraft::errors::ClientWriteError;
 use openraft::metrics::RaftServerMetrics;
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest};
-use openraft::{Config, Raft, ReadPolicy, SnapshotPolicy};
+use openraft::{Config, Raft, SnapshotPolicy};
 use openraft_rt::WatchReceiver as _;
 use openraft_rt::deterministic_rng::DeterministicRng;
 use openraft_rt_tokio::TokioRuntime;
@@ -33,8 +33,9 @@ use unisondb_api::{Peer, WriteError, Written};
 use unisondb_engine::Engine;
 use unisondb_engine::start::Opened;
 use unisondb_platform::Platform;
-use unisondb_types::{Command, Lsn, Members, Stamp, Term, limits};
+use unisondb_types::{Command, Members, Stamp, Term, limits};
 
+use crate::alone;
 use crate::checks;
 use crate::intake::{self, Intake};
 use crate::log::{LogReader, LogStore, Shared};
@@ -44,6 +45,7 @@ use crate::network::Network;
 use crate::office::{self, AcceptClock};
 use crate::queued::Queued;
 use crate::standing::{self, Standing};
+use crate::stop::Ends;
 use crate::sync::{self, Durability};
 use crate::types::{self, Proposal, Types};
 use crate::under_way::{Promise, UnderWay};
@@ -72,6 +74,8 @@ pub struct Parts {
     pub accept_clock: AcceptClock,
     /// When what a client wrote counts as durable.
     pub durability: Durability,
+    /// Whether room may be taken for records: not while what was freed on a full disk is for others.
+    pub may_take_room: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
 /// Told of every change of leader, term and members.
@@ -89,8 +93,9 @@ pub struct Group {
     apply: mpsc::WeakSender<Batch>,
     pub(crate) under_way: Arc<UnderWay>,
     pub(crate) intake: Arc<Intake>,
-    /// Rung at the end of the sync loop.
-    pub(crate) synced: Arc<Mutex<Option<oneshot::Receiver<()>>>>,
+    pub(crate) may_take_room: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// What ends with it: tasks, and the threads that tell of their end.
+    pub(crate) ends: Arc<tokio::sync::Mutex<Ends>>,
 }
 
 impl Group {
@@ -106,6 +111,7 @@ impl Group {
             peer,
             accept_clock,
             durability,
+            may_take_room,
         } = parts;
         let Opened {
             engine,
@@ -121,7 +127,15 @@ impl Group {
         let (at_end, synced) = oneshot::channel();
         let (machine, batches) = Machine::new(engine.clone());
         let apply = machine.way();
-        let applying = machine::run(engine.clone(), applier, batches, ended.clone());
+        let (at_last, applied) = oneshot::channel();
+        let applying = machine::run(
+            engine.clone(),
+            applier,
+            batches,
+            standing.clone(),
+            ended.clone(),
+            at_last,
+        );
         let stand = engine.applied_stand();
         let stand = stand.map_err(|e| GroupError(e.to_string()))?;
         if durability != Durability::Always && !stand.membership.members.is_single() {
@@ -169,46 +183,23 @@ impl Group {
             apply,
             under_way: Arc::default(),
             intake: Arc::default(),
-            synced: Arc::new(Mutex::new(Some(synced))),
+            may_take_room,
+            ends: Arc::default(),
         };
-        tokio::spawn(intake::run(group.intake.clone(), group.raft.clone()));
-        tokio::spawn(checks::run(group.clone()));
-        tokio::spawn(tick(group.clone()));
+        {
+            let mut ends = group.ends.lock().await;
+            ends.threads = vec![synced, applied];
+            let intake = intake::run(group.intake.clone(), group.raft.clone());
+            ends.tasks.spawn(intake);
+            ends.tasks.spawn(checks::run(group.clone()));
+            ends.tasks.spawn(alone::tick(group.clone()));
+        }
         if group.is_only_voter().await {
             // A disk that fails meanwhile leaves the state to be read: its standing says why.
             drop(group.stand(false).await);
             group.led().await;
         }
         Ok(group)
-    }
-
-    /// Whether this node alone decides, as openraft has it: what its metrics say comes a while after
-    /// its start.
-    async fn is_only_voter(&self) -> bool {
-        let own = self.own;
-        let asked = self.raft.with_raft_state(move |state| {
-            let members = state.membership_state.effective();
-            types::members_of(members.membership()).is_only(own)
-        });
-        asked.await.unwrap_or(false)
-    }
-
-    /// Waits until this node leads, or cannot for now.
-    async fn led(&self) {
-        let mut metrics = self.raft.metrics();
-        let mut stuck = self.standing.stuck();
-        let leads = async {
-            while self.raft.as_leader().is_err() {
-                if metrics.changed().await.is_err() {
-                    return;
-                }
-            }
-        };
-        tokio::select! {
-            biased;
-            () = leads => {}
-            _ = standing::stuck_now(&mut stuck) => {}
-        }
     }
 
     /// Lets what a full disk refused be tried again: checks that are owed, and footers.
@@ -333,19 +324,6 @@ impl Group {
         }
     }
 
-    /// A position at or above every write acknowledged anywhere before the call, as the leader
-    /// learns it from a quorum.
-    ///
-    /// # Errors
-    /// [`WriteError::Unavailable`] where this node does not lead, or no quorum answers.
-    pub async fn barrier(&self) -> Result<Lsn, WriteError> {
-        match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
-            Ok((id, _)) => Ok(types::lsn(id.log_id().index)),
-            Err(RaftError::APIError(e)) => Err(WriteError::Unavailable(e.to_string())),
-            Err(RaftError::Fatal(e)) => Err(WriteError::Failed(e.to_string())),
-        }
-    }
-
     /// Answers a message of another member.
     pub async fn answer(&self, bytes: Bytes) -> Bytes {
         let failed = |why: String| message::plain(&Reply::Failed(why));
@@ -465,25 +443,6 @@ fn alone_only() -> GroupError {
         "durability = \"interval\" is for a node alone: no other may belong to its group"
             .to_owned(),
     )
-}
-
-/// Nobody hears an only voter without learners, and nobody else can lead: its timers rest, so that a
-/// thousand idle groups of one cost nothing. Ends with the group.
-async fn tick(group: Group) {
-    let mut office = group.watch_office();
-    while !group.is_stopped() {
-        let alone = {
-            let now = office.borrow_watched();
-            let members = types::members_of(now.membership_config.membership());
-            members.is_only(group.own)
-                && members.is_single()
-                && now.current_leader == Some(group.own)
-        };
-        group.raft.runtime_config().tick(!alone);
-        if office.changed().await.is_err() {
-            return;
-        }
-    }
 }
 
 /// Runs what starts tasks of openraft's: their chance comes from the machine's.

@@ -4,16 +4,19 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`group`], `under_way`, `stop` | a group, as a node takes part in it; what is not answered yet; how it ends |
+//! | `intake` | proposals on their way to openraft, gathered into groups |
+//! | `alone` | what a group of one does otherwise |
 //! | `room`, `queued` | room on a disk that may be full; how much may wait for all groups of a node |
 //! | `log`, `sync` | the namespace's log as openraft's; when what was appended is durable |
 //! | `machine` | the namespace's state as openraft's; the apply loop |
 //! | `checks` | the leader says what ended segments add up to (D5) |
 //! | `network`, `message` | what members send one another |
 //! | `types`, `entry` | openraft's types filled in with ours |
-//! | [`office`], `clock` | which stamps a leader may give (D3); what time it is by the log |
+//! | `office`, `clock` | which stamps a leader may give (D3); what time it is by the log |
 //!
 //! Why it is built so, and what is still missing: `docs/adr/0004-the-log-is-the-raft-log.md`.
 
+mod alone;
 mod checks;
 mod clock;
 mod entry;
@@ -23,7 +26,7 @@ mod log;
 mod machine;
 mod message;
 mod network;
-pub mod office;
+mod office;
 mod queued;
 mod room;
 mod standing;
@@ -33,7 +36,7 @@ mod types;
 mod under_way;
 
 pub use group::{Group, GroupError, Parts};
-pub use office::{AcceptClock, Office};
-pub use queued::{Queued, Share};
+pub use office::AcceptClock;
+pub use queued::Queued;
 pub use standing::Standing;
 pub use sync::Durability;

@@ -18,6 +18,7 @@ use unisondb_engine::{Applier, Engine, Stand};
 use unisondb_types::{Kind, SegmentId};
 use unisondb_wal::Entry;
 
+use crate::standing::Standing;
 use crate::types::{self, Applied, LogId, StoredMembership, Types};
 
 /// Records handed to the apply loop at once, at most.
@@ -143,14 +144,16 @@ impl RaftSnapshotBuilder<Types> for Told {
     }
 }
 
-/// The apply loop: committed records into the state, in order, and the answers; no faster than LMDB
-/// can follow. Rings `ended` when a segment has ended, so that the leader may propose what it adds
+/// The apply loop: committed records into the state, in order, and the answers. Records that nobody here
+/// waits for go no faster than LMDB can follow; whoever proposes is held back before that. Rings `ended` when a segment has ended, so that the leader may propose what it adds
 /// up to (D5).
 pub(crate) async fn run(
     engine: Engine,
     mut applier: Applier,
     mut batches: mpsc::Receiver<Batch>,
+    standing: Arc<Standing>,
     ended: Arc<Notify>,
+    at_end: oneshot::Sender<()>,
 ) {
     let mut segment = SegmentId::ZERO;
     while let Some(Batch { records, done }) = batches.recv().await {
@@ -160,8 +163,16 @@ pub(crate) async fn run(
             // A new segment means that the one before has ended; so may a `Seal`.
             rang |= entry.segment != segment || entry.record.kind == Kind::Seal;
             segment = entry.segment;
-            // Whoever shuts the engine down ends the wait.
-            engine.room().await;
+            if waiting.is_none() {
+                tokio::select! {
+                    biased;
+                    () = engine.room() => {}
+                    () = standing.stopping() => {
+                        result = Err(io::Error::other("the node stops"));
+                        break;
+                    }
+                }
+            }
             match applier.apply(&entry) {
                 Ok((lsn, outcome)) => {
                     if let Some(waiting) = waiting {
@@ -184,4 +195,7 @@ pub(crate) async fn run(
         // Who asked for it may have gone meanwhile.
         drop(done.send(result));
     }
+    drop((applier, engine));
+    // Nobody waits for an end that is none in order.
+    let _ = at_end.send(());
 }

@@ -12,6 +12,10 @@ impl Group {
     /// Room for one more record, before anything is promised: a full disk is refused here and not
     /// met in the log.
     pub(crate) async fn reserve(&self, payload: usize) -> Result<Share, WriteError> {
+        // What was freed for a flush or a footer is not for records, checks included.
+        if !(self.may_take_room)() {
+            return Err(WriteError::Full);
+        }
         let share = self.under_way.take((FRAME_HEADER_BYTES + payload) as u64)?;
         self.make_room(self.under_way.bytes()).await?;
         Ok(share)

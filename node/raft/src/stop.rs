@@ -4,12 +4,22 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use openraft_rt::WatchReceiver as _;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 use crate::group::Group;
 use crate::standing;
 
 /// How long an end in order may take.
 const IN_ORDER: Duration = Duration::from_secs(5);
+
+/// What ends with a group.
+#[derive(Default)]
+pub(crate) struct Ends {
+    /// Rung at the end of the loops that have threads of their own.
+    pub(crate) threads: Vec<oneshot::Receiver<()>>,
+    pub(crate) tasks: JoinSet<()>,
+}
 
 impl Group {
     /// Takes part no longer: answers what is under way, hands the lead to another voter if there is one,
@@ -31,18 +41,20 @@ impl Group {
         self.halt().await;
     }
 
-    /// Takes part no longer, at once. What is proposed and not answered is unknown.
+    /// Takes part no longer, at once. What is proposed and not answered is unknown. Of its own, nothing
+    /// holds the namespace afterwards.
     pub async fn halt(&self) {
         self.standing().stop();
         self.ended().notify_one();
         self.intake.close();
         // It may have died of an error before, which was said then.
         drop(self.raft.shutdown().await);
-        let synced = self.synced.lock().take();
-        if let Some(synced) = synced {
-            // Dropped if its thread could not be started.
-            drop(synced.await);
+        let mut ends = self.ends.lock().await;
+        for thread in std::mem::take(&mut ends.threads) {
+            // Dropped if it could not be started.
+            drop(thread.await);
         }
+        while ends.tasks.join_next().await.is_some() {}
     }
 
     /// Lets the other voter lead that has most, if this node leads and there is one.

@@ -301,6 +301,22 @@ async fn an_end_does_not_wait_for_a_disk_that_has_no_room() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_group_whose_state_takes_no_more_says_so_and_what_it_answered_is_read() {
+    let cluster = Cluster::one(1).await;
+    let answered = cluster.put("a", "1").await;
+    let group = cluster.members[0].group();
+    group.engine().clone().shut_down().unwrap();
+    // It is in the log, and openraft has died of it.
+    let lost = group.propose(&put("b", "2")).await;
+    assert!(matches!(lost, Err(WriteError::Unknown(_))), "{lost:?}");
+    let why = rig::wait("it says so", || async { group.standing().failed() }).await;
+    assert!(why.starts_with("raft: "), "{why}");
+    let later = group.propose(&put("c", "3")).await;
+    assert!(matches!(later, Err(WriteError::Failed(_))), "{later:?}");
+    assert!(group.barrier().await.unwrap() >= answered.lsn);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_log_that_begins_where_the_state_ends_goes_on_after_a_start() {
     let mut cluster = Cluster::one(1).await;
     cluster.put("a", "1").await;

@@ -94,6 +94,10 @@ impl Lane {
             peer: Arc::new(NoPeer),
             accept_clock: mode.accept_clock,
             durability: mode.durability,
+            may_take_room: {
+                let ballast = mode.ballast.clone();
+                Arc::new(move || ballast.is_held())
+            },
         });
         let group = group.await;
         let group = group.map_err(|e| StartError::Refused(e.to_string()))?;
@@ -205,7 +209,7 @@ impl Lane {
                 reason: AbortReason::Expired,
             },
         };
-        self.propose(&command, None).await.map(drop)
+        self.group.propose(&command).await.map(drop)
     }
 
     async fn write(
@@ -229,7 +233,7 @@ impl Lane {
             idempotency,
             action,
         };
-        self.propose(&command, Some(queued)).await
+        self.group.propose_within(&command, Some(queued)).await
     }
 
     /// Waits, for a while, until the store has caught up.
@@ -255,26 +259,13 @@ impl Lane {
         }
     }
 
-    /// One record, applied. A client's takes its share of what may wait.
-    async fn propose(
-        &self,
-        command: &Command,
-        queued: Option<&Queued>,
-    ) -> Result<Written, WriteError> {
-        // What it kept room for comes first; the background takes it back.
-        if !self.ballast.is_held() {
-            return Err(WriteError::Full);
-        }
-        self.group.propose_within(command, queued).await
-    }
-
     async fn seal(&self) -> Result<Sealed, WriteError> {
         let wal = self.engine().wal();
         let active = wal.active();
         let lsn = if active.user_data {
-            self.propose(&Command::Seal(active.id), None).await?.lsn
+            self.group.propose(&Command::Seal(active.id)).await?.lsn
         } else {
-            self.acknowledged()
+            self.group.acknowledged()
         };
         let mut sealed = self.engine().watch_sealed();
         let mut deadline = self.platform.clock.sleep(SEAL_WAIT);
@@ -311,12 +302,6 @@ impl Lane {
             segment: newest.map(|s| s.id),
             lsn,
         })
-    }
-
-    /// At or above every write that was answered. With `durability = "interval"` answers run ahead
-    /// of what is committed, but never of what is applied.
-    fn acknowledged(&self) -> Lsn {
-        self.engine().wal().committed().max(self.engine().applied())
     }
 }
 

@@ -35,7 +35,7 @@ pub const FRAME_PAYLOAD_BYTES: usize = 2 << 20;
 pub const SEGMENT_MIN_BYTES: u64 = 4 << 10;
 /// Largest segment size that may be configured, in bytes.
 pub const SEGMENT_MAX_BYTES: u64 = 4 << 30;
-/// Proposals that may wait for the log of one namespace; more are answered 503.
+/// Proposals that may wait for the log of one namespace; more are answered 429.
 pub const PROPOSALS: usize = 4_096;
 /// Bytes of proposals that may wait for the logs of a node, all namespaces together; more are
 /// answered 429.

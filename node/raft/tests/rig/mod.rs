@@ -250,6 +250,7 @@ impl Member {
             peer: Arc::new(line),
             accept_clock: AcceptClock::Within7Days,
             durability: self.durability,
+            may_take_room: Arc::new(|| true),
         };
         let group = Group::start(parts).await.unwrap();
         net.members.lock().insert(self.id, group.clone());

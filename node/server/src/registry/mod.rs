@@ -164,11 +164,15 @@ async fn open(
     };
     let outcome = match opened {
         Ok(lane) => {
-            let engine = lane.engine().clone();
+            let (engine, lane) = (lane.engine().clone(), Arc::new(lane));
             inner
                 .namespaces
-                .put(engine.namespace(), Some(Slot::Open(Arc::new(lane))));
+                .put(engine.namespace(), Some(Slot::Open(lane.clone())));
             inner.namespaces.put_unnamed(None);
+            if *inner.stopping.borrow() {
+                // Whoever stops the node may have looked before.
+                close(&inner.platform, &lane).await;
+            }
             Ok(engine)
         }
         Err(error) => {

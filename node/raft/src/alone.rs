@@ -1,0 +1,92 @@
+//! What a group does otherwise when one member decides alone: it leads as soon as it starts, nobody has
+//! to be asked before a read, and its timers rest.
+
+use openraft::ReadPolicy;
+use openraft::errors::RaftError;
+use openraft_rt::WatchReceiver as _;
+use unisondb_api::WriteError;
+use unisondb_types::Lsn;
+
+use crate::group::Group;
+use crate::{standing, types};
+
+impl Group {
+    /// Whether this node alone decides, as openraft has it: what its metrics say comes a while after
+    /// its start.
+    pub(crate) async fn is_only_voter(&self) -> bool {
+        let own = self.own();
+        let asked = self.raft.with_raft_state(move |state| {
+            let members = state.membership_state.effective();
+            types::members_of(members.membership()).is_only(own)
+        });
+        asked.await.unwrap_or(false)
+    }
+
+    /// Waits until this node leads, or cannot for now.
+    pub(crate) async fn led(&self) {
+        let mut metrics = self.raft.metrics();
+        let mut stuck = self.standing.stuck();
+        let leads = async {
+            while self.raft.as_leader().is_err() {
+                if metrics.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = leads => {}
+            _ = standing::stuck_now(&mut stuck) => {}
+        }
+    }
+
+    /// A position at or above every write acknowledged anywhere before the call: what this node has
+    /// answered, where it decides alone, whatever became of its log; otherwise as the leader learns
+    /// it from a quorum.
+    ///
+    /// # Errors
+    /// [`WriteError::Unavailable`] where this node does not lead, or no quorum answers.
+    pub async fn barrier(&self) -> Result<Lsn, WriteError> {
+        if self.members().is_only(self.own()) {
+            return Ok(self.acknowledged());
+        }
+        match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
+            Ok((id, _)) => Ok(types::lsn(id.log_id().index)),
+            Err(RaftError::APIError(e)) => Err(WriteError::Unavailable(e.to_string())),
+            Err(RaftError::Fatal(e)) => Err(WriteError::Failed(e.to_string())),
+        }
+    }
+
+    /// At or above every write that was answered here. With `durability = "interval"` answers run
+    /// ahead of what is committed, but never of what is applied.
+    pub fn acknowledged(&self) -> Lsn {
+        let engine = self.engine();
+        engine.wal().committed().max(engine.applied())
+    }
+}
+
+/// Nobody hears an only voter without learners, and nobody else can lead: its timers rest, so that a
+/// thousand idle groups of one cost nothing. Ends with openraft; says so where that was not wanted.
+pub(crate) async fn tick(group: Group) {
+    let mut office = group.watch_office();
+    loop {
+        let alone = {
+            let now = office.borrow_watched();
+            let members = types::members_of(now.membership_config.membership());
+            members.is_only(group.own())
+                && members.is_single()
+                && now.current_leader == Some(group.own())
+        };
+        group.raft.runtime_config().tick(!alone);
+        if office.changed().await.is_err() {
+            break;
+        }
+    }
+    if !group.is_stopped() {
+        let ended = group.raft.metrics().borrow_watched().running_state.clone();
+        let why = ended
+            .err()
+            .map_or("it has stopped".to_owned(), |e| e.to_string());
+        group.standing().fail(&format!("raft: {why}"));
+    }
+}
