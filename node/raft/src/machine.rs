@@ -145,8 +145,8 @@ impl RaftSnapshotBuilder<Types> for Told {
 }
 
 /// The apply loop: committed records into the state, in order, and the answers. Records that nobody here
-/// waits for go no faster than LMDB can follow; whoever proposes is held back before that. Rings `ended` when a segment has ended, so that the leader may propose what it adds
-/// up to (D5).
+/// waits for go no faster than LMDB can follow; whoever proposes is held back before that. Rings `ended`
+/// when a segment has ended, so that the leader may propose what it adds up to (D5).
 pub(crate) async fn run(
     engine: Engine,
     mut applier: Applier,
