@@ -291,7 +291,10 @@ async fn what_was_admitted_is_answered_though_nothing_comes_into_lmdb() {
     }
     let second = Duration::from_secs(1);
     let room = tokio::time::timeout(second, engine.room()).await;
-    assert!(room.is_err(), "it is not too far ahead: this proves nothing");
+    assert!(
+        room.is_err(),
+        "it is not too far ahead: this proves nothing"
+    );
     engine.flush().unwrap();
     tokio::time::timeout(second, engine.room()).await.unwrap();
     cluster.put("b", "2").await;
