@@ -10,6 +10,7 @@ use anyhow::{Context as _, bail, ensure};
 
 use super::{Found, pool};
 use crate::plan::Profile;
+use crate::report::Report;
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -100,11 +101,10 @@ pub fn run(options: &Options) -> anyhow::Result<Found> {
     })
 }
 
-/// Runs seeds until one finds something that the product as it is does not show.
+/// Runs seeds until one finds something that the product as it is does not show. With several at once one
+/// that was begun before may end after it: the first seed counts, not the first end.
 fn trial(options: &Options, built: &Built) -> anyhow::Result<Outcome> {
-    let mut ran = 0;
-    let mut caught = None;
-    let mut unsound = None;
+    let mut first: Option<Report> = None;
     let seeds = options.from..options.from + options.seeds;
     pool::each(
         &built.program,
@@ -112,25 +112,26 @@ fn trial(options: &Options, built: &Built) -> anyhow::Result<Outcome> {
         seeds,
         options.jobs,
         |report| {
-            ran += 1;
-            if report.findings.is_empty() {
-                return true;
+            let before = first.as_ref().is_none_or(|known| report.seed < known.seed);
+            if before && !report.findings.is_empty() {
+                first = Some(report);
             }
-            match pool::child(&built.sound, &[report.seed.to_string()], options.profile) {
-                Ok(sound) if sound.findings.is_empty() => caught = Some((ran, report.verdict())),
-                Ok(sound) => unsound = Some(format!("seed {}: {}", report.seed, sound.verdict())),
-                Err(e) => unsound = Some(format!("seed {}: {e:#}", report.seed)),
-            }
-            false
+            first.is_none()
         },
     );
-    if let Some(why) = unsound {
-        bail!("the product as it is does not pass, so nothing is proven: {why}");
-    }
-    Ok(match caught {
-        Some((seeds, finding)) => Outcome::Caught(seeds, finding.chars().take(110).collect()),
-        None => Outcome::Survived,
-    })
+    let Some(caught) = first else {
+        return Ok(Outcome::Survived);
+    };
+    let seed = caught.seed;
+    let sound = pool::child(&built.sound, &[seed.to_string()], options.profile)
+        .with_context(|| format!("seed {seed} on the product as it is"))?;
+    ensure!(
+        sound.findings.is_empty(),
+        "the product as it is does not pass, so nothing is proven: seed {seed}: {}",
+        sound.verdict()
+    );
+    let finding = caught.verdict().chars().take(110).collect();
+    Ok(Outcome::Caught(seed - options.from + 1, finding))
 }
 
 fn chosen(options: &Options) -> anyhow::Result<Vec<Mutant>> {

@@ -18,8 +18,8 @@ const MOST_BYTES: u64 = 4 << 30;
 /// How often a run is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Runs seeds with `program`, at most `jobs` at once, in order; `seen` is shown every report and says
-/// whether to go on.
+/// Runs seeds with `program`, at most `jobs` at once, begun in order; `seen` is shown every report as it
+/// comes, and says whether to begin more.
 pub fn each(
     program: &Path,
     profile: Profile,
@@ -39,7 +39,7 @@ pub fn each(
                     let report = child(program, &[seed.to_string()], profile)
                         .unwrap_or_else(|e| died(seed, &e));
                     let mut seen = seen.lock().expect("no thread panics with it");
-                    if !over.load(Ordering::Relaxed) && !seen(report) {
+                    if !seen(report) {
                         over.store(true, Ordering::Relaxed);
                     }
                 }
