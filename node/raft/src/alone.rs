@@ -27,7 +27,9 @@ impl Group {
         let mut metrics = self.raft.metrics();
         let mut stuck = self.standing.stuck();
         let leads = async {
-            while self.raft.as_leader().is_err() {
+            // The vote that it led by before it ended does not count, since it stands again; and openraft
+            // calls a member that stands alone a leader before its vote is.
+            while !self.leads() || self.raft.as_leader().is_err() {
                 if metrics.changed().await.is_err() {
                     return;
                 }
@@ -73,9 +75,8 @@ pub(crate) async fn tick(group: Group) {
         let alone = {
             let now = office.borrow_watched();
             let members = types::members_of(now.membership_config.membership());
-            members.is_only(group.own())
-                && members.is_single()
-                && now.current_leader == Some(group.own())
+            let leads = now.state.is_leader() && now.current_leader == Some(group.own());
+            leads && members.is_only(group.own()) && members.is_single()
         };
         group.raft.runtime_config().tick(!alone);
         if office.changed().await.is_err() {

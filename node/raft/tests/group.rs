@@ -278,6 +278,20 @@ async fn a_state_that_cannot_follow_holds_up_the_applying_and_not_the_memory() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_group_of_one_takes_writes_as_soon_as_it_has_started() {
+    let mut cluster = Cluster::one(1).await;
+    for end in [End::Killed, End::PowerLoss] {
+        // Not tried again: a start that is over has an election behind it.
+        let group = cluster.members[0].group();
+        group.propose(&put("a", "1")).await.unwrap();
+        cluster.end(0, end).await;
+        cluster.start(0).await;
+    }
+    let group = cluster.members[0].group();
+    group.propose(&put("a", "2")).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_admitted_is_answered_though_nothing_comes_into_lmdb() {
     let mut cluster = Cluster::one(1).await;
     cluster.put("a", "1").await;
