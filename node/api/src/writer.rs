@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use bincode::{Decode, Encode};
 use unisondb_types::{Action, Idempotency, Lsn, Namespace, Outcome, SegmentId};
 
 /// What a [`Writer`] gives: an answer, some time later.
@@ -29,7 +30,7 @@ pub trait Writer: Send + Sync + 'static {
 }
 
 /// A committed and applied record.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Written {
     /// Its position; for a repeated `Idempotency-Key`, that of the first.
     pub lsn: Lsn,
@@ -38,7 +39,7 @@ pub struct Written {
 }
 
 /// What a seal came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct Sealed {
     /// The newest sealed segment, if there is any.
     pub segment: Option<SegmentId>,
@@ -47,7 +48,8 @@ pub struct Sealed {
 }
 
 /// Why a change has no answer. Each variant says whether it may have happened.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+/// Encoded by order: variants are only appended.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, thiserror::Error)]
 pub enum WriteError {
     /// No such namespace (404). Not written.
     #[error("namespace not found: {0}")]

@@ -29,6 +29,7 @@ mod metrics;
 mod node;
 mod outcome;
 mod path;
+mod peers;
 mod position;
 mod pull;
 mod range;
@@ -44,6 +45,6 @@ mod writing;
 
 pub use dispatch::router;
 pub use host::{About, Act, Host, HostError, Note, Standing, State};
-pub use serve::{Connections, Peer, serve};
+pub use serve::{Connections, Peer, serve, serve_peers};
 pub use settings::{RenderMetrics, Settings};
 pub use tokens::{Role, TokenError, Tokens};

@@ -24,9 +24,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tower::Service;
+use unisondb_api::Respond;
 use unisondb_platform::Listener;
 
 use crate::guard;
+use crate::peers;
 use crate::wire::{self, Turns, Unread, Wire};
 
 /// How long the last word on a connection may take.
@@ -65,8 +67,16 @@ impl Default for Connections {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 
+/// What is spoken on a connection.
+enum Speech {
+    /// HTTP/1.1, with clients.
+    Clients(Router),
+    /// HTTP/2, with other nodes.
+    Peers(Arc<dyn Respond>),
+}
+
 struct Serving {
-    router: Router,
+    speech: Speech,
     tls: Option<TlsAcceptor>,
     bounds: Connections,
     turns: Arc<Semaphore>,
@@ -80,8 +90,29 @@ pub async fn serve<L: Listener>(
     bounds: Connections,
     shutdown: impl Future<Output = ()>,
 ) {
+    listen(listeners, Speech::Clients(router), tls, bounds, shutdown).await;
+}
+
+/// The same for the listeners that other nodes talk to: what they ask is answered by `respond`.
+pub async fn serve_peers<L: Listener>(
+    listeners: Vec<L>,
+    respond: Arc<dyn Respond>,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    bounds: Connections,
+    shutdown: impl Future<Output = ()>,
+) {
+    listen(listeners, Speech::Peers(respond), tls, bounds, shutdown).await;
+}
+
+async fn listen<L: Listener>(
+    listeners: Vec<L>,
+    speech: Speech,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    bounds: Connections,
+    shutdown: impl Future<Output = ()>,
+) {
     let serving = Arc::new(Serving {
-        router,
+        speech,
         tls: tls.map(TlsAcceptor::from),
         bounds,
         turns: Arc::new(Semaphore::new(bounds.max.clamp(1, Semaphore::MAX_PERMITS))),
@@ -164,7 +195,7 @@ fn is_of_one_connection(e: &std::io::Error) -> bool {
     )
 }
 
-async fn greet<S: AsyncRead + AsyncWrite + Send + Unpin>(
+async fn greet<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     stream: S,
     peer: SocketAddr,
     serving: Arc<Serving>,
@@ -190,10 +221,27 @@ fn is_audited(request: &Request<Incoming>) -> bool {
         || path.contains("/wal/segments/")
 }
 
-async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
-    mut stream: S,
+async fn talk<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    stream: S,
     peer: SocketAddr,
     serving: &Serving,
+    mut stopping: watch::Receiver<bool>,
+) {
+    match &serving.speech {
+        Speech::Clients(router) => {
+            talk_with_client(stream, peer, router, serving.bounds, stopping).await;
+        }
+        Speech::Peers(respond) => {
+            peers::talk(stream, peer, respond, stop_is_wanted(&mut stopping)).await;
+        }
+    }
+}
+
+async fn talk_with_client<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    peer: SocketAddr,
+    router: &Router,
+    bounds: Connections,
     mut stopping: watch::Receiver<bool>,
 ) {
     let turns = Turns::default();
@@ -211,7 +259,7 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
             if let Some(unread) = unread {
                 request.extensions_mut().insert(unread);
             }
-            let mut router = serving.router.clone();
+            let mut router = router.clone();
             let turns = &turns;
             async move {
                 let answer: Result<Response, Infallible> =
@@ -229,7 +277,7 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
         let mut connection = pin!(
             http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(serving.bounds.header)
+                .header_read_timeout(bounds.header)
                 .max_buf_size(wire::HEAD_BYTES)
                 .max_headers(wire::HEADERS)
                 .serve_connection(TokioIo::new(wire), service)
@@ -247,8 +295,8 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
         return;
     };
     tracing::debug!(%peer, error = %e, "a connection broke off");
-    if let Some(unread) = turns.unread(&e, serving.bounds.header.as_secs()) {
-        let told = tell(&mut stream, &serving.router, Unread(unread));
+    if let Some(unread) = turns.unread(&e, bounds.header.as_secs()) {
+        let told = tell(&mut stream, router, Unread(unread));
         // A client that goes away, or takes nothing, hears nothing.
         let _ = tokio::time::timeout(TELLING, told).await;
     }

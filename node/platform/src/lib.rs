@@ -1,5 +1,5 @@
 //! The machine below the database, as five seams: [`Disk`] and [`File`], [`Clock`], [`Entropy`],
-//! [`Offload`], [`Listener`]. [`Platform`] carries one of each but the last. The real ones are in [`real`]; [`memory`] has the
+//! [`Offload`], and transport: [`Listener`] and [`Dial`]. [`Platform`] carries one of each but the last. The real ones are in [`real`]; [`memory`] has the
 //! disk that loses, tears, fails and fills up as told, for tests and the simulator.
 //!
 //! Nothing above this crate names `std::fs`, `SystemTime::now`, `Instant::now`, `thread::spawn` or
@@ -25,7 +25,7 @@ pub use disk::{
 pub use entropy::Entropy;
 pub use offload::{Offload, OffloadExt};
 pub use pulse::Pulse;
-pub use transport::Listener;
+pub use transport::{Dial, Dialled, Listener, Stream};
 
 /// One machine: what a node is handed at assembly. Cheap to clone.
 #[derive(Clone)]

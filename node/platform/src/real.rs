@@ -18,6 +18,7 @@ use unisondb_types::Stamp;
 pub use self::disk::RealDisk;
 pub use self::offload::RealOffload;
 pub(crate) use self::offload::{block_on, or_abort};
+pub use self::transport::TcpDial;
 use crate::{Clock, Entropy, Platform};
 
 /// The real machine.

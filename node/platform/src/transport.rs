@@ -1,9 +1,10 @@
-//! [`Listener`]: where connections come from. Real: TCP sockets of the system. Simulated: those of a
-//! network that is cut, slowed down and reordered as told.
+//! [`Listener`]: where connections come from. [`Dial`]: how they are made. Real: TCP sockets of the
+//! system. Simulated: those of a network that is cut, slowed down and reordered as told.
 
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -23,4 +24,19 @@ pub trait Listener: Send + Sync + 'static {
     /// # Errors
     /// As the operating system.
     fn address(&self) -> io::Result<SocketAddr>;
+}
+
+/// A connection that was made: bytes both ways, in order, until either side or the network ends it.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for S {}
+
+/// A connection, some time later.
+pub type Dialled<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send + 'a>>;
+
+/// Makes connections.
+pub trait Dial: Send + Sync + 'static {
+    /// Connects to `address` (`host:port`). Small messages are sent at once on it. It may take as long
+    /// as the network lets it: the caller has a deadline.
+    fn dial<'a>(&'a self, address: &'a str) -> Dialled<'a>;
 }

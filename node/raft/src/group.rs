@@ -29,6 +29,7 @@ use openraft_rt::deterministic_rng::DeterministicRng;
 use openraft_rt_tokio::TokioRuntime;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
+use unisondb_api::peer::GroupId;
 use unisondb_api::{Peer, WriteError, Written};
 use unisondb_engine::Engine;
 use unisondb_engine::start::Opened;
@@ -165,7 +166,10 @@ impl Group {
         offload.thread(&format!("log-{name}"), Box::pin(syncing));
         offload.thread(&format!("apply-{name}"), Box::pin(applying));
         let network = Network {
-            namespace: name.clone(),
+            group: GroupId {
+                namespace: name.clone(),
+                lineage: engine.history().lineage,
+            },
             own,
             peer,
             log: log.clone(),

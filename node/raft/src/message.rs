@@ -2,33 +2,16 @@
 //! in the log. (Layout in `docs/formats/peer.md`.)
 
 use bincode::{Decode, Encode};
-use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest, VoteResponse,
 };
-use unisondb_types::{Stamp, codec};
+use unisondb_api::peer::envelope::{self, Damaged};
+use unisondb_types::Stamp;
 use unisondb_wal::Frame;
 
 use crate::entry::RaftEntry;
 use crate::types::{self, LogId, Types, Vote};
-
-/// Checksum and length of the header.
-const PREFIX_BYTES: usize = 8;
-/// A header longer than this is none.
-const HEADER_BYTES: usize = 4 << 10;
-
-/// Why bytes are no message.
-#[derive(Debug, thiserror::Error)]
-pub enum MessageError {
-    /// They end early, or are not those that were sent.
-    #[error("a message of {bytes} bytes is damaged: {why}")]
-    Damaged {
-        /// How many there are.
-        bytes: usize,
-        /// What is wrong.
-        why: String,
-    },
-}
 
 /// A record's place: LSN less one, and term.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -236,7 +219,7 @@ pub(crate) fn append(request: &AppendEntriesRequest<Types>, time: Option<Stamp>)
         committed: at(request.leader_commit.as_ref()),
         time: time.map_or(0, Stamp::micros),
     };
-    encode(&header, |out| {
+    envelope::encode(&header, |out| {
         for entry in &request.entries {
             entry.put_frame(out);
         }
@@ -245,45 +228,23 @@ pub(crate) fn append(request: &AppendEntriesRequest<Types>, time: Option<Stamp>)
 
 /// A message without frames.
 pub(crate) fn plain(header: &impl Encode) -> Bytes {
-    encode(header, |_| ())
-}
-
-fn encode(header: &impl Encode, frames: impl FnOnce(&mut BytesMut)) -> Bytes {
-    let header = codec::encode(header);
-    let mut out = BytesMut::with_capacity(PREFIX_BYTES + header.len());
-    out.put_u32_le(0);
-    out.put_u32_le(u32::try_from(header.len()).expect("a header is short"));
-    out.put_slice(&header);
-    frames(&mut out);
-    let sum = crc32c::crc32c(&out[4..]);
-    out[..4].copy_from_slice(&sum.to_le_bytes());
-    out.freeze()
+    envelope::encode(header, |_| ())
 }
 
 /// The header of a message, and the frames behind it.
 ///
 /// # Errors
-/// [`MessageError`]: never a panic, whatever the bytes; and nothing is allocated that they do not
+/// [`Damaged`]: never a panic, whatever the bytes; and nothing is allocated that they do not
 /// hold.
-pub(crate) fn decode<T: Decode<()>>(mut bytes: Bytes) -> Result<(T, Vec<RaftEntry>), MessageError> {
+pub(crate) fn decode<T: Decode<()>>(bytes: Bytes) -> Result<(T, Vec<RaftEntry>), Damaged> {
     let length = bytes.len();
-    let damaged = |why: String| MessageError::Damaged { bytes: length, why };
-    if length < PREFIX_BYTES {
-        return Err(damaged("it ends inside its beginning".to_owned()));
-    }
-    let sum = bytes.get_u32_le();
-    if crc32c::crc32c(&bytes) != sum {
-        return Err(damaged("its checksum does not match".to_owned()));
-    }
-    let header = bytes.get_u32_le() as usize;
-    if header > HEADER_BYTES || header > bytes.len() {
-        return Err(damaged(format!("its header claims {header} bytes")));
-    }
-    let header = bytes.split_to(header);
-    let header = codec::decode(&header).map_err(|e| damaged(e.to_string()))?;
+    let (header, mut bytes) = envelope::decode(bytes)?;
     let mut entries = Vec::new();
     while !bytes.is_empty() {
-        let frame = Frame::split_from(&mut bytes).map_err(|e| damaged(e.to_string()))?;
+        let frame = Frame::split_from(&mut bytes).map_err(|e| Damaged {
+            bytes: length,
+            why: e.to_string(),
+        })?;
         entries.push(RaftEntry::sent(frame));
     }
     Ok((header, entries))
@@ -293,6 +254,7 @@ pub(crate) fn decode<T: Decode<()>>(mut bytes: Bytes) -> Result<(T, Vec<RaftEntr
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use bytes::BytesMut;
     use proptest::prelude::*;
     use unisondb_types::{Kind, Lsn, Record, Term};
 

@@ -14,9 +14,8 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, RaftNetworkFactory};
-use unisondb_api::{Peer, PeerError};
+use unisondb_api::peer::{GroupId, Peer, PeerError};
 use unisondb_engine::Stand;
-use unisondb_types::Namespace;
 
 use crate::log::LogReader;
 use crate::message::{self, Election, Reply, Request};
@@ -27,7 +26,7 @@ type Failure = RPCError<Types>;
 /// Makes a way to each member.
 #[derive(Clone)]
 pub(crate) struct Network {
-    pub(crate) namespace: Namespace,
+    pub(crate) group: GroupId,
     pub(crate) own: u64,
     pub(crate) peer: Arc<dyn Peer>,
     pub(crate) log: LogReader,
@@ -53,12 +52,9 @@ impl RaftNetworkFactory<Types> for Network {
 impl Way {
     async fn call(&self, message: Bytes, what: RPCTypes, most: Duration) -> Result<Reply, Failure> {
         let Network {
-            namespace,
-            own,
-            peer,
-            ..
+            group, own, peer, ..
         } = &self.network;
-        let answer = tokio::time::timeout(most, peer.call(namespace, self.to, message)).await;
+        let answer = tokio::time::timeout(most, peer.call(group, self.to, message)).await;
         let bytes = match answer {
             Ok(Ok(bytes)) => bytes,
             Ok(Err(e @ PeerError::Unreachable(_))) => {

@@ -14,6 +14,9 @@ const RESERVED: [&str; 6] = ["backups", "trash", "db", "wal", "namespaces", "clu
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Namespace(Arc<str>);
 
+/// The namespace in which a cluster keeps what it is made of. No client can name it.
+const CLUSTER: &str = "_cluster";
+
 /// Why a text is not the name of a namespace.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NamespaceError {
@@ -31,6 +34,17 @@ impl Namespace {
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The namespace in which a cluster keeps what it is made of: `_cluster`. What a client or a folder
+    /// is called is never parsed as it; what is decoded may be it.
+    pub fn cluster() -> Namespace {
+        Namespace(CLUSTER.into())
+    }
+
+    /// Whether it is [`cluster`](Self::cluster).
+    pub fn is_cluster(&self) -> bool {
+        &*self.0 == CLUSTER
     }
 }
 
@@ -91,6 +105,9 @@ impl<C> bincode::Decode<C> for Namespace {
         d: &mut D,
     ) -> Result<Self, bincode::error::DecodeError> {
         let s = String::decode(d)?;
+        if s == CLUSTER {
+            return Ok(Namespace::cluster());
+        }
         s.parse()
             .map_err(|e: NamespaceError| bincode::error::DecodeError::OtherString(e.to_string()))
     }
@@ -130,5 +147,14 @@ mod tests {
         ] {
             assert!(bad.parse::<Namespace>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_cluster_s_own_is_decoded_and_never_parsed() {
+        let own = Namespace::cluster();
+        assert!(own.is_cluster() && own.as_str().parse::<Namespace>().is_err());
+        let decoded: Namespace =
+            crate::codec::decode(&crate::codec::encode(&own)).expect("its own");
+        assert_eq!(decoded, own);
     }
 }

@@ -9,6 +9,7 @@ mod fresh;
 mod guards;
 mod listener;
 mod node;
+mod peers;
 mod rig;
 mod rules;
 mod transactions;

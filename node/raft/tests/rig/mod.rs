@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use unisondb_api::peer::GroupId;
 use unisondb_api::{Peer, PeerError, Reply, WriteError, Written};
 use unisondb_engine::Engine;
 use unisondb_engine::start::{self, Folders, Origin, Request};
 use unisondb_platform::memory::{self, InlineOffload, MemoryDisk, MemoryEntropy, Random};
 use unisondb_platform::{Clock, Platform};
 use unisondb_raft::{AcceptClock, Durability, Group, Parts};
-use unisondb_types::{Action, ClusterId, Command, Key, Lsn, Namespace, Op, Stamp, Value};
+use unisondb_types::{Action, ClusterId, Command, Key, Lsn, Op, Stamp, Value};
 use unisondb_wal::Entry;
 
 /// The longest that anything here is waited for, in time that passes by itself.
@@ -77,7 +78,7 @@ impl Line {
 }
 
 impl Peer for Line {
-    fn call<'a>(&'a self, _: &'a Namespace, to: u64, message: Bytes) -> Reply<'a> {
+    fn call<'a>(&'a self, _: &'a GroupId, to: u64, message: Bytes) -> Reply<'a> {
         Box::pin(async move {
             self.travel().await;
             let group = self.net.members.lock().get(&to).cloned();
