@@ -4,6 +4,7 @@
 //! - [`mod@bench`]: how fast, against what else there is.
 //! - [`build`]: where the binaries under test are, made when they are not.
 //! - [`node`]: one running `unisondb`: start, wait, stop, kill -9.
+//! - [`cluster`]: three of them that are one cluster, and a client that goes on at another.
 //! - [`http`]: a small HTTP/1.1 client over `TcpStream`.
 //! - [`document`]: the scripts of `docs/operations/backup-and-restore.txt`, byte for byte.
 //! - [`sandbox`]: a machine of its own for such a script: own `/var`, `/tmp`, network, `systemctl`,
@@ -13,6 +14,7 @@
 
 pub mod bench;
 pub mod build;
+pub mod cluster;
 pub mod document;
 pub mod http;
 pub mod node;

@@ -124,7 +124,8 @@ impl Node {
         self.kill_now();
     }
 
-    fn signal(&self, signal: &str) {
+    /// Sends it a signal, such as `-STOP`.
+    pub fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
         let done = Command::new("kill")
             .args([signal, &pid])

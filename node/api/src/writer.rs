@@ -39,7 +39,7 @@ pub struct Written {
 }
 
 /// What a seal came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sealed {
     /// The newest sealed segment, if there is any.
     pub segment: Option<SegmentId>,

@@ -13,7 +13,6 @@
 //! - A client that goes away takes nothing back.
 //! - Whatever a member is sent, it answers; a damaged message changes nothing.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -34,7 +33,7 @@ use unisondb_api::{Peer, WriteError, Written};
 use unisondb_engine::Engine;
 use unisondb_engine::start::Opened;
 use unisondb_platform::Platform;
-use unisondb_types::{Command, Members, Stamp, Term, limits};
+use unisondb_types::{Command, Stamp, Term, limits};
 
 use crate::alone;
 use crate::checks;
@@ -61,7 +60,7 @@ const SNAPSHOT: Duration = Duration::from_secs(60);
 /// Why a group does not start, or a change of it is not made.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("raft: {0}")]
-pub struct GroupError(String);
+pub struct GroupError(pub(crate) String);
 
 /// What a group is started with.
 pub struct Parts {
@@ -87,7 +86,7 @@ pub(crate) type Office = WatchReceiverOf<Types, RaftServerMetrics<Types>>;
 pub struct Group {
     pub(crate) raft: Raft<Types, Machine>,
     own: u64,
-    engine: Engine,
+    pub(crate) engine: Engine,
     pub(crate) log: LogReader,
     pub(crate) standing: Arc<Standing>,
     ended: Arc<Notify>,
@@ -259,17 +258,6 @@ impl Group {
         Term::new(self.raft.metrics().borrow_watched().current_term)
     }
 
-    /// Who belongs to it, by the newest record that says so, committed or not.
-    pub fn members(&self) -> Members {
-        types::members_of(
-            self.raft
-                .metrics()
-                .borrow_watched()
-                .membership_config
-                .membership(),
-        )
-    }
-
     /// Puts a command into the log as one record, and waits until it is committed and applied here.
     ///
     /// # Errors
@@ -377,48 +365,6 @@ impl Group {
         Ok(Reply::appended(&answer))
     }
 
-    /// Adds a follower without a vote, and waits until it has nearly all.
-    ///
-    /// # Errors
-    /// [`GroupError`].
-    pub async fn add_learner(&self, id: u64) -> Result<(), GroupError> {
-        self.may_change_members()?;
-        let done = scoped(self.engine.platform(), self.raft.add_learner(id, (), true)).await;
-        done.map(drop).map_err(|e| GroupError(e.to_string()))
-    }
-
-    /// Makes `voters` the ones that vote; who votes no more leaves.
-    ///
-    /// # Errors
-    /// [`GroupError`].
-    pub async fn set_voters(&self, voters: Vec<u64>) -> Result<(), GroupError> {
-        self.may_change_members()?;
-        let voters: BTreeSet<u64> = voters.into_iter().collect();
-        let done = scoped(
-            self.engine.platform(),
-            self.raft.change_membership(voters, false),
-        )
-        .await;
-        done.map(drop).map_err(|e| GroupError(e.to_string()))
-    }
-
-    fn may_change_members(&self) -> Result<(), GroupError> {
-        let shared = self.log.shared();
-        if shared.durability != Durability::Always {
-            return Err(alone_only());
-        }
-        shared.time().map(drop).map_err(GroupError)
-    }
-
-    /// Hands the lead to another voter.
-    ///
-    /// # Errors
-    /// [`GroupError`].
-    pub async fn transfer(&self, to: u64) -> Result<(), GroupError> {
-        let done = self.raft.trigger().transfer_leader(to).await;
-        done.map_err(|e| GroupError(e.to_string()))
-    }
-
     /// Stands for election now, after asking whether it would win if `asking`.
     ///
     /// # Errors
@@ -442,7 +388,7 @@ impl Group {
 }
 
 /// What is not durable counts for no quorum.
-fn alone_only() -> GroupError {
+pub(crate) fn alone_only() -> GroupError {
     GroupError(
         "durability = \"interval\" is for a node alone: no other may belong to its group"
             .to_owned(),
@@ -450,7 +396,7 @@ fn alone_only() -> GroupError {
 }
 
 /// Runs what starts tasks of openraft's: their chance comes from the machine's.
-async fn scoped<F: Future>(platform: &Platform, work: F) -> F::Output {
+pub(crate) async fn scoped<F: Future>(platform: &Platform, work: F) -> F::Output {
     let mut seed = [0; 8];
     platform.entropy.fill(&mut seed);
     let seed = u64::from_le_bytes(seed);

@@ -9,6 +9,7 @@
 //! | `room`, `queued` | room on a disk that may be full; how much may wait for all groups of a node |
 //! | `log`, `sync` | the namespace's log as openraft's; when what was appended is durable |
 //! | `machine` | the namespace's state as openraft's; the apply loop |
+//! | `members` | who belongs to it, told and changed |
 //! | `checks` | the leader says what ended segments add up to (D5) |
 //! | `network`, `message` | what members send one another |
 //! | `types`, `entry` | openraft's types filled in with ours |
@@ -24,6 +25,7 @@ pub mod group;
 mod intake;
 mod log;
 mod machine;
+mod members;
 mod message;
 mod network;
 mod office;

@@ -13,6 +13,9 @@ use crate::standing;
 /// How long an end in order may take.
 const IN_ORDER: Duration = Duration::from_secs(5);
 
+/// How long another may take to lead: one election, or nobody is there to.
+const HAND_OVER: Duration = Duration::from_secs(1);
+
 /// What ends with a group.
 #[derive(Default)]
 pub(crate) struct Ends {
@@ -29,7 +32,11 @@ impl Group {
         let clock = self.engine().platform().clock.clone();
         let in_order = async {
             self.under_way.close().await;
-            self.hand_over().await;
+            tokio::select! {
+                biased;
+                () = self.hand_over() => {}
+                () = clock.sleep(HAND_OVER) => {}
+            }
         };
         let mut stuck = self.standing().stuck();
         tokio::select! {

@@ -176,6 +176,24 @@ impl Directory {
         self.node.lock().cluster
     }
 
+    /// Belongs to this cluster from now on.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn join(&self, cluster: ClusterId) -> Result<(), DirectoryError> {
+        self.change(|node| node.cluster = cluster)
+    }
+
+    /// Whether what makes this node one of a cluster lies here.
+    ///
+    /// # Errors
+    /// It cannot be looked at.
+    pub fn is_of_cluster(&self) -> Result<bool, DirectoryError> {
+        let wal = self.home(&Namespace::cluster()).join("wal");
+        let found = self.platform.disk.exists(&wal);
+        found.map_err(|e| io_error(&wal, e))
+    }
+
     /// The node's name.
     pub fn name(&self) -> String {
         self.node.lock().name.clone()

@@ -5,7 +5,8 @@
 //!  config ─► listen ─► node::start ─► directory ─► registry ─► one Lane a namespace: its raft group
 //!                          │                          ▲
 //!                          ├─► http::serve ───────────┘ Host, Writer
-//!                          └─► background: expiry, retention, scrub, room
+//!                          ├─► background: expiry, retention, scrub, room
+//!                          └─► cluster: founding, members, namespaces of all nodes; http::serve_peers
 //! ```
 //!
 //! [`start`] is what the binary `unisondb`, the tests and the simulator call; the binary only reads
@@ -13,6 +14,7 @@
 
 mod background;
 mod ballast;
+mod cluster;
 pub mod config;
 pub mod descriptors;
 pub mod directory;
@@ -28,6 +30,6 @@ mod tests;
 pub mod tls;
 mod writer;
 
-pub use node::{Parts, Running, StartError, start};
+pub use node::{Parts, PeerSide, Running, StartError, start};
 pub use registry::Registry;
 pub use writer::GroupWriter;

@@ -5,13 +5,14 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use unisondb_platform::real;
+use unisondb_platform::real::{self, TcpDial};
 use unisondb_server::config::{self, ConfigError, Effective, Invocation};
-use unisondb_server::{Parts, Running, descriptors, greeting, listen, start, telemetry};
+use unisondb_server::{Parts, PeerSide, Running, descriptors, greeting, listen, start, telemetry};
 
 /// What a start that fails exits with.
 const FAILED: u8 = 1;
@@ -61,10 +62,18 @@ fn main() -> ExitCode {
 async fn run(effective: Effective) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("signals cannot be handled")?;
     let listeners = listen::bind(&effective.config.http_addr).await?;
+    let peers = match &effective.config.peer_addr {
+        Some(address) if !effective.config.drill => Some(PeerSide {
+            listeners: listen::bind(address).await?,
+            dial: Arc::new(TcpDial),
+        }),
+        _ => None,
+    };
     let parts = Parts {
         platform: real::platform(),
         effective,
         listeners,
+        peers,
         render_metrics: Some(telemetry::install_metrics()),
     };
     let mut node = start(parts).await?;

@@ -83,7 +83,8 @@ impl Namespaces {
     /// All, by name.
     pub(crate) fn all(&self) -> Vec<Standing> {
         let slots = self.slots.read();
-        let standings = slots.iter().map(|(namespace, slot)| Standing {
+        let shown = slots.iter().filter(|(name, _)| !name.is_cluster());
+        let standings = shown.map(|(namespace, slot)| Standing {
             namespace: namespace.clone(),
             state: slot.state(),
         });
@@ -108,6 +109,17 @@ impl Namespaces {
             Slot::Open(_) => false,
         };
         self.unnamed.read().is_some() || self.slots.read().values().any(unopened)
+    }
+
+    /// Whether one that was there before this start is still being opened.
+    pub(crate) fn are_any_opening(&self) -> bool {
+        let opening = |slot: &Slot| matches!(slot, Slot::Busy { doing, .. } if [RECOVERING, NO_ROOM].contains(doing));
+        self.unnamed.read().as_ref().is_some_and(opening) || self.slots.read().values().any(opening)
+    }
+
+    /// Whether it is there, in whatever state.
+    pub(crate) fn is_known(&self, namespace: &Namespace) -> bool {
+        self.slots.read().contains_key(namespace)
     }
 
     /// What waits for their logs.

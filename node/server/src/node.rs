@@ -12,9 +12,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use unisondb_http::{Connections, HostError, RenderMetrics, Settings, Tokens};
-use unisondb_platform::{DiskExt as _, Listener, OffloadExt as _, Platform};
+use unisondb_platform::{Dial, DiskExt as _, Listener, OffloadExt as _, Platform};
 use unisondb_types::Namespace;
 
+use crate::cluster::{self, Responder, Ways};
 use crate::config::{Config, Durability, Effective};
 use crate::directory::{Directory, DirectoryError, Layout};
 use crate::namespaces::Outcome;
@@ -34,10 +35,20 @@ pub struct Parts<L> {
     pub platform: Platform,
     /// The configuration.
     pub effective: Effective,
-    /// Where it listens; bound already.
+    /// Where it listens to clients; bound already.
     pub listeners: Vec<L>,
+    /// How it talks to other nodes, where `peer_addr` is set; otherwise it runs alone.
+    pub peers: Option<PeerSide<L>>,
     /// What renders the process's metrics, if it has a recorder.
     pub render_metrics: Option<RenderMetrics>,
+}
+
+/// The side of a node that faces other nodes (D22).
+pub struct PeerSide<L> {
+    /// Where it listens to them; bound already.
+    pub listeners: Vec<L>,
+    /// How they are reached.
+    pub dial: Arc<dyn Dial>,
 }
 
 /// Why a node does not run.
@@ -68,9 +79,18 @@ pub struct Running {
     addresses: Vec<SocketAddr>,
     scheme: &'static str,
     first_start: bool,
+    /// There was one namespace at the start.
+    only: bool,
     opening: Vec<watch::Receiver<Outcome>>,
     serving: JoinHandle<()>,
     background: JoinSet<()>,
+    stop: watch::Sender<bool>,
+    peering: Option<Peering>,
+}
+
+/// What serves other nodes: as long as groups are there to answer.
+struct Peering {
+    serving: JoinHandle<()>,
     stop: watch::Sender<bool>,
 }
 
@@ -83,6 +103,7 @@ pub async fn start<L: Listener>(parts: Parts<L>) -> Result<Running, StartError> 
         platform,
         effective,
         listeners,
+        peers,
         render_metrics,
     } = parts;
     let config = effective.config.clone();
@@ -117,9 +138,25 @@ pub async fn start<L: Listener>(parts: Parts<L>) -> Result<Running, StartError> 
         tls.is_some(),
     );
 
-    let wanted = wanted(&config, &layout);
-    let registry = Registry::new(&platform, effective, directory, layout == Layout::Flat);
+    let of_several = config
+        .advertised(&directory.name())
+        .and_then(|address| Some((address, peers?)));
+    let ways = of_several.as_ref().map(|(_, peers)| {
+        let ways = Ways::new(peers.dial.clone(), platform.clock.clone());
+        Arc::new(ways)
+    });
+    let of_cluster = of_several.is_some() && directory.is_of_cluster()?;
+    let mut wanted = wanted(&config, &layout, of_several.is_some());
     let first_start = wanted.is_empty();
+    let is_flat = layout == Layout::Flat;
+    let registry = Registry::new(
+        &platform,
+        effective,
+        directory,
+        is_flat,
+        ways.clone(),
+        of_cluster,
+    );
     let mut bounds = Connections::default();
     let most = bounds.max;
     bounds.max = descriptors::connections(most, wanted.len());
@@ -128,6 +165,10 @@ pub async fn start<L: Listener>(parts: Parts<L>) -> Result<Running, StartError> 
             connections = bounds.max,
             "the limit of open files leaves room for fewer connections; raise it (LimitNOFILE=, ulimit -n)"
         );
+    }
+    let only = wanted.len() == 1;
+    if of_cluster {
+        wanted.push(Wanted::There(Namespace::cluster()));
     }
     let opening = wanted.into_iter().map(|one| registry.begin(one)).collect();
     let addresses = listen::addresses(&listeners);
@@ -144,8 +185,30 @@ pub async fn start<L: Listener>(parts: Parts<L>) -> Result<Running, StartError> 
             unisondb_http::serve(listeners, router, tls, bounds, shutdown).await;
         }
     });
-    let background = background::start(&registry, &stopped);
+    let mut background = background::start(&registry, &stopped);
+    let peering = match (of_several, ways) {
+        (Some((address, peers)), Some(ways)) => {
+            let mut tasks = cluster::start(&registry, &ways, &address, &stopped);
+            background.spawn(async move { while tasks.join_next().await.is_some() {} });
+            let respond = Responder::new(registry.clone(), ways, address);
+            let (stop, mut stopped) = watch::channel(false);
+            let shutdown = async move { drop(stopped.wait_for(|stop| *stop).await) };
+            let serving = unisondb_http::serve_peers(
+                peers.listeners,
+                Arc::new(respond),
+                None,
+                Connections::default(),
+                shutdown,
+            );
+            Some(Peering {
+                serving: tokio::spawn(serving),
+                stop,
+            })
+        }
+        _ => None,
+    };
     Ok(Running {
+        only,
         registry,
         addresses,
         scheme,
@@ -154,6 +217,7 @@ pub async fn start<L: Listener>(parts: Parts<L>) -> Result<Running, StartError> 
         serving,
         background,
         stop,
+        peering,
     })
 }
 
@@ -189,10 +253,12 @@ impl Running {
     /// [`StartError::OnlyNamespace`]: there was one, and it failed. One of several that fails is
     /// answered 503 with the reason, and named in `/health`.
     pub async fn ready(&mut self) -> Result<(), StartError> {
-        let alone = self.opening.len() == 1;
-        for outcome in &mut self.opening {
-            if let Err(why) = wait(outcome).await
-                && alone
+        // Each is let go of: what it came to holds the namespace open, also one that is discarded later.
+        while let Some(outcome) = self.opening.last_mut() {
+            let opened = wait(outcome).await;
+            self.opening.pop();
+            if let Err(why) = opened
+                && self.only
             {
                 return Err(StartError::OnlyNamespace(why));
             }
@@ -216,12 +282,22 @@ impl Running {
         // A purge or scrub that is under way ends first: nothing touches the directory afterwards.
         while self.background.join_next().await.is_some() {}
         self.registry.stop().await;
+        if let Some(Peering { mut serving, stop }) = self.peering {
+            stop.send_replace(true);
+            tokio::select! {
+                biased;
+                _ = &mut serving => {}
+                () = clock.sleep(CUT_OFF) => serving.abort(),
+            }
+        }
     }
 }
 
 /// What is opened at the start.
-fn wanted(config: &Config, layout: &Layout) -> Vec<Wanted> {
+fn wanted(config: &Config, layout: &Layout, of_several: bool) -> Vec<Wanted> {
     match layout {
+        // What else there shall be the cluster decides.
+        Layout::Folders(found) if of_several => found.iter().cloned().map(Wanted::There).collect(),
         Layout::Flat => vec![Wanted::Flat(config.namespace.clone())],
         Layout::Folders(found) => {
             let mut names: Vec<Namespace> = found.clone();
@@ -277,7 +353,7 @@ fn warn<L: Listener>(effective: &Effective, listeners: &[L], tokens: bool, tls: 
         );
     }
     let ignored = effective.cluster_settings();
-    if !ignored.is_empty() {
+    if !ignored.is_empty() && (effective.config.peer_addr.is_none() || effective.config.drill) {
         tracing::warn!(
             settings = ignored.join(", "),
             "cluster settings are ignored: this node runs alone"

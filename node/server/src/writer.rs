@@ -19,16 +19,18 @@ use std::task::Poll;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use unisondb_api::{Answer, NoPeer, Sealed, WriteError, Writer, Written};
+use unisondb_api::peer::GroupId;
+use unisondb_api::{Answer, Peer, Sealed, WriteError, Writer, Written};
 use unisondb_engine::start::{Opened, StartError};
 use unisondb_engine::{Engine, Refusal};
 use unisondb_http::Note;
-use unisondb_platform::Platform;
+use unisondb_platform::{Clock, Platform};
 use unisondb_raft::{AcceptClock, Durability, Group, Parts, Queued};
 use unisondb_types::{AbortReason, Action, Command, Idempotency, Lsn, Namespace, Stamp, TxId};
 use unisondb_wal::SegmentState;
 
 use crate::ballast::Ballast;
+use crate::cluster::{Forward, Position, Ways};
 use crate::namespaces::Namespaces;
 
 /// How long a write waits for the store to catch up before it is refused.
@@ -51,6 +53,10 @@ pub(crate) struct Mode {
     pub(crate) read_only: Option<String>,
     /// Room kept for a full disk.
     pub(crate) ballast: Arc<Ballast>,
+    /// The way to the group's other members.
+    pub(crate) peer: Arc<dyn Peer>,
+    /// Whether clients may write before [`Lane::open_to_clients`].
+    pub(crate) open: bool,
 }
 
 /// The way into one namespace's log.
@@ -60,6 +66,8 @@ pub(crate) struct Lane {
     home: PathBuf,
     ballast: Arc<Ballast>,
     read_only: Option<String>,
+    /// Whether what is written now would lie on as many nodes as it should.
+    open: AtomicBool,
     /// What an operator should know of it.
     notes: Mutex<Vec<Note>>,
     /// A write met the full disk before it came to the log: the background makes room.
@@ -91,7 +99,7 @@ impl Lane {
         let group = Group::start(Parts {
             platform: platform.clone(),
             opened,
-            peer: Arc::new(NoPeer),
+            peer: mode.peer,
             accept_clock: mode.accept_clock,
             durability: mode.durability,
             may_take_room: {
@@ -111,6 +119,7 @@ impl Lane {
             home,
             ballast: mode.ballast,
             read_only,
+            open: AtomicBool::new(mode.open),
             notes: Mutex::new(notes),
             starved: AtomicBool::new(false),
         })
@@ -167,6 +176,29 @@ impl Lane {
         notes.push(note);
     }
 
+    /// Its group.
+    pub(crate) fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// Its group, as other nodes know it.
+    pub(crate) fn group_id(&self) -> GroupId {
+        GroupId {
+            namespace: self.engine().namespace().clone(),
+            lineage: self.engine().history().lineage,
+        }
+    }
+
+    /// What clients write lies on enough nodes from now on.
+    pub(crate) fn open_to_clients(&self) {
+        self.open.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is [`open_to_clients`](Self::open_to_clients).
+    pub(crate) fn is_open_to_clients(&self) -> bool {
+        self.open.load(Ordering::Relaxed)
+    }
+
     /// Why the log takes nothing more, if so.
     pub(crate) fn failed(&self) -> Option<String> {
         self.group.standing().failed()
@@ -212,28 +244,36 @@ impl Lane {
         self.group.propose(&command).await.map(drop)
     }
 
-    async fn write(
+    /// Commits a client's action, if this node leads.
+    pub(crate) async fn write(
         &self,
-        action: Action,
-        idempotency: Option<Idempotency>,
+        command: &Command,
         queued: &Queued,
     ) -> Result<Written, WriteError> {
+        let Command::User {
+            idempotency,
+            action,
+        } = command
+        else {
+            unreachable!("clients write nothing else");
+        };
         if let Some(why) = &self.read_only {
             return Err(WriteError::ReadOnly(why.clone()));
         }
+        if !self.is_open_to_clients() {
+            return Err(WriteError::Unavailable(
+                "the namespace is being made: not enough nodes have it yet".to_owned(),
+            ));
+        }
         self.engine()
-            .admit(&action, idempotency.as_ref())
+            .admit(action, idempotency.as_ref())
             .map_err(|refusal| match refusal {
                 Refusal::TooLarge(why) => WriteError::TooLarge(why),
                 Refusal::Overloaded(why) => WriteError::Overloaded(why),
                 Refusal::Stopped(why) => WriteError::Unavailable(why),
             })?;
         self.room().await?;
-        let command = Command::User {
-            idempotency,
-            action,
-        };
-        self.group.propose_within(&command, Some(queued)).await
+        self.group.propose_within(command, Some(queued)).await
     }
 
     /// Waits, for a while, until the store has caught up.
@@ -259,16 +299,35 @@ impl Lane {
         }
     }
 
-    async fn seal(&self) -> Result<Sealed, WriteError> {
+    /// Ends the active segment, if it holds user data and this node leads: gives a position at or above
+    /// every write acknowledged before, which lies in a segment that has ended.
+    pub(crate) async fn end_segment(&self) -> Result<Lsn, WriteError> {
+        let active = self.engine().wal().active();
+        if active.user_data {
+            let written = self.group.propose(&Command::Seal(active.id)).await?;
+            return Ok(written.lsn);
+        }
+        self.group.barrier().await
+    }
+
+    /// Waits until what ended at or below `lsn` is sealed here.
+    async fn sealed_through(&self, lsn: Lsn) -> Result<Sealed, WriteError> {
         let wal = self.engine().wal();
-        let active = wal.active();
-        let lsn = if active.user_data {
-            self.group.propose(&Command::Seal(active.id)).await?.lsn
-        } else {
-            self.group.acknowledged()
-        };
         let mut sealed = self.engine().watch_sealed();
         let mut deadline = self.platform.clock.sleep(SEAL_WAIT);
+        let mut applied = self.engine().watch_applied();
+        tokio::select! {
+            biased;
+            reached = applied.wait_for(|applied| *applied >= lsn) => {
+                reached.map_err(|_| WriteError::Unavailable("the namespace was closed".to_owned()))?;
+            }
+            () = &mut deadline => {
+                return Err(WriteError::Unavailable(format!(
+                    "LSN {lsn} was not applied here within {} s",
+                    SEAL_WAIT.as_secs()
+                )));
+            }
+        }
         loop {
             sealed.borrow_and_update();
             // Segments that end meanwhile are another call's.
@@ -305,14 +364,35 @@ impl Lane {
     }
 }
 
-/// Writes to the namespaces of this node.
+/// Writes to the namespaces of this node, or has their leaders do it.
 pub struct GroupWriter {
     namespaces: Arc<Namespaces>,
+    clock: Arc<dyn Clock>,
+    /// The ways to other nodes, if it is one of several.
+    ways: Option<Arc<Ways>>,
 }
 
 impl GroupWriter {
-    pub(crate) fn new(namespaces: Arc<Namespaces>) -> GroupWriter {
-        GroupWriter { namespaces }
+    pub(crate) fn new(
+        namespaces: Arc<Namespaces>,
+        clock: Arc<dyn Clock>,
+        ways: Option<Arc<Ways>>,
+    ) -> GroupWriter {
+        GroupWriter {
+            namespaces,
+            clock,
+            ways,
+        }
+    }
+
+    /// How to ask a namespace's leader, where that may be another node.
+    fn forward<'a>(&'a self, lane: &'a Lane) -> Option<Forward<'a>> {
+        let ways = self.ways.as_deref()?;
+        Some(Forward {
+            ways,
+            lane,
+            clock: self.clock.as_ref(),
+        })
     }
 }
 
@@ -325,16 +405,35 @@ impl Writer for GroupWriter {
     ) -> Answer<'a, Written> {
         Box::pin(async move {
             let lane = self.namespaces.lane(namespace)?;
-            lane.write(action, idempotency, self.namespaces.queued())
-                .await
+            let command = Command::User {
+                idempotency,
+                action,
+            };
+            match self.forward(&lane) {
+                None => lane.write(&command, self.namespaces.queued()).await,
+                Some(forward) => forward.write(&command, self.namespaces.queued()).await,
+            }
         })
     }
 
     fn seal<'a>(&'a self, namespace: &'a Namespace) -> Answer<'a, Sealed> {
-        Box::pin(async move { self.namespaces.lane(namespace)?.seal().await })
+        Box::pin(async move {
+            let lane = self.namespaces.lane(namespace)?;
+            let lsn = match self.forward(&lane) {
+                None => lane.end_segment().await?,
+                Some(forward) => forward.position(Position::SegmentsEnd).await?,
+            };
+            lane.sealed_through(lsn).await
+        })
     }
 
     fn barrier<'a>(&'a self, namespace: &'a Namespace) -> Answer<'a, Lsn> {
-        Box::pin(async move { self.namespaces.lane(namespace)?.group.barrier().await })
+        Box::pin(async move {
+            let lane = self.namespaces.lane(namespace)?;
+            match self.forward(&lane) {
+                None => lane.group.barrier().await,
+                Some(forward) => forward.position(Position::Acknowledged).await,
+            }
+        })
     }
 }

@@ -143,7 +143,7 @@ impl Trailer {
         let namespace = name
             .get(..usize::from(name_len))
             .and_then(|n| std::str::from_utf8(n).ok())
-            .and_then(|n| n.parse().ok())
+            .and_then(|n| Namespace::recorded(n).ok())
             .ok_or_else(|| Error::trailer("its namespace is not the name of one"))?;
         if !image_bytes.is_multiple_of(TRAILER_BYTES as u64) {
             let why = format!("it stands behind {image_bytes} bytes, which are not pages");

@@ -42,6 +42,17 @@ impl Namespace {
         Namespace(CLUSTER.into())
     }
 
+    /// The name in a file or message of ours: any namespace's, the cluster's too.
+    ///
+    /// # Errors
+    /// As parsing, for any other text.
+    pub fn recorded(text: &str) -> Result<Namespace, NamespaceError> {
+        match text {
+            CLUSTER => Ok(Namespace::cluster()),
+            text => text.parse(),
+        }
+    }
+
     /// Whether it is [`cluster`](Self::cluster).
     pub fn is_cluster(&self) -> bool {
         &*self.0 == CLUSTER
@@ -105,10 +116,7 @@ impl<C> bincode::Decode<C> for Namespace {
         d: &mut D,
     ) -> Result<Self, bincode::error::DecodeError> {
         let s = String::decode(d)?;
-        if s == CLUSTER {
-            return Ok(Namespace::cluster());
-        }
-        s.parse()
+        Namespace::recorded(&s)
             .map_err(|e: NamespaceError| bincode::error::DecodeError::OtherString(e.to_string()))
     }
 }

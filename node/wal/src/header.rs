@@ -99,7 +99,7 @@ impl SegmentHeader {
         let namespace = b[129..193]
             .get(..name_len)
             .and_then(|n| std::str::from_utf8(n).ok())
-            .and_then(|n| n.parse().ok())
+            .and_then(|n| Namespace::recorded(n).ok())
             .ok_or_else(|| wrong("it does not name a namespace"))?;
         let lineage_before = LineageId::from_bytes(array_at(b, 80));
         let predecessor = (lineage_before != LineageId::from_bytes([0; 16])).then(|| Predecessor {

@@ -59,6 +59,7 @@ pub async fn run(
         platform,
         effective: *effective,
         listeners: vec![SimListener::bind(PORT).await?],
+        peers: None,
         render_metrics: None,
     };
     let mut node = match start(parts).await {

@@ -4,7 +4,7 @@
 use bincode::{Decode, Encode};
 use unisondb_types::{ClusterId, LineageId, Lsn, Namespace};
 
-use crate::{Sealed, WriteError, Written};
+use crate::{WriteError, Written};
 
 /// The version of all that is in this file. Nodes of different ones do not talk.
 pub const PROTOCOL: u32 = 1;
@@ -68,10 +68,9 @@ pub enum Told {
     Raft,
     /// Committed and applied there.
     Written(Written),
-    /// All that was acknowledged before lies at or below this, in segments that have ended.
-    Sealed(Sealed),
-    /// The position asked for.
-    Barrier(Lsn),
+    /// Every write that was acknowledged before lies at or below this, and, where it was to end a segment,
+    /// in segments that have ended.
+    Position(Lsn),
     /// It is done.
     Done,
     /// It was not done, or it is not known.
@@ -95,4 +94,140 @@ pub struct Card {
     pub address: String,
     /// Version of its program.
     pub version: String,
+    /// Drawn at its start: two addresses with the same lead to the same process.
+    pub process: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::peer::envelope;
+    use bincode::{Decode, Encode};
+    use bytes::Bytes;
+    use proptest::prelude::*;
+    use unisondb_types::Outcome;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    fn group() -> GroupId {
+        GroupId {
+            namespace: "users".parse().unwrap(),
+            lineage: LineageId::from_bytes([0xab; 16]),
+        }
+    }
+
+    fn header(value: &(impl Encode + Decode<()> + PartialEq + std::fmt::Debug)) -> String {
+        let message = envelope::encode(value, |out| out.extend_from_slice(b"rest"));
+        let (back, rest) = envelope::decode(message.clone()).unwrap();
+        assert!(*value == back && rest == "rest", "{value:?}");
+        hex(&message[8..message.len() - 4])
+    }
+
+    /// Keeps `docs/formats/peer.md`.
+    #[test]
+    fn golden_questions_and_answers() {
+        let text = |text: &str| format!("{:02x}00000000000000{}", text.len(), hex(text.as_bytes()));
+        let of_group = format!("{}{}", text("users"), "ab".repeat(16));
+        let name = || "users".parse().unwrap();
+        let questions = [
+            (Ask::Who, "00000000".to_owned()),
+            (Ask::Join, "01000000".to_owned()),
+            (
+                Ask::Raft {
+                    group: group(),
+                    to: 7,
+                },
+                format!("02000000{of_group}0700000000000000"),
+            ),
+            (Ask::Write(group()), format!("03000000{of_group}")),
+            (Ask::Seal(group()), format!("04000000{of_group}")),
+            (Ask::Barrier(group()), format!("05000000{of_group}")),
+            (Ask::Create(name()), format!("06000000{}", text("users"))),
+            (Ask::Delete(name()), format!("07000000{}", text("users"))),
+        ];
+        for (ask, fields) in questions {
+            let asked = Asked {
+                protocol: PROTOCOL,
+                cluster: Some(ClusterId::from_bytes([0xcd; 16])),
+                ask,
+            };
+            assert_eq!(
+                header(&asked),
+                format!("0100000001{}{fields}", "cd".repeat(16))
+            );
+        }
+        let card = Card {
+            node: Some(5),
+            cluster: None,
+            name: "n1".to_owned(),
+            has_data: true,
+            address: "h:1".to_owned(),
+            version: "0.1.0".to_owned(),
+            process: 9,
+        };
+        let (n1, at, version) = (text("n1"), text("h:1"), text("0.1.0"));
+        let written = Written {
+            lsn: Lsn::new(3),
+            outcome: Outcome::Written { processed: 1 },
+        };
+        let answers = [
+            (
+                Told::Card(card),
+                format!("0000000001050000000000000000{n1}01{at}{version}0900000000000000"),
+            ),
+            (Told::Joined(5), "010000000500000000000000".to_owned()),
+            (Told::Raft, "02000000".to_owned()),
+            (
+                Told::Written(written),
+                "0300000003000000000000000000000001000000".to_owned(),
+            ),
+            (
+                Told::Position(Lsn::new(4)),
+                "040000000400000000000000".to_owned(),
+            ),
+            (Told::Done, "05000000".to_owned()),
+            (Told::Not(WriteError::Full), "0600000005000000".to_owned()),
+            (
+                Told::Not(WriteError::Unknown("x".to_owned())),
+                format!("0600000007000000{}", text("x")),
+            ),
+            (
+                Told::Refused("no".to_owned()),
+                format!("07000000{}", text("no")),
+            ),
+        ];
+        for (told, bytes) in answers {
+            assert_eq!(header(&told), bytes);
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_anywhere_is_found() {
+        let good = envelope::encode(&Told::Joined(7), |out| out.extend_from_slice(b"behind"));
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.to_vec();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(envelope::decode::<Told>(bad.into()).is_err(), "bit {bit}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_question_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200), sound: bool) {
+            let mut bytes = bytes;
+            if sound && bytes.len() > 8 {
+                // Past the checksum, and a header that is there.
+                let header = u32::try_from(bytes.len() - 8).unwrap() / 2;
+                bytes[4..8].copy_from_slice(&header.to_le_bytes());
+                let sum = crc32c::crc32c(&bytes[4..]);
+                bytes[..4].copy_from_slice(&sum.to_le_bytes());
+            }
+            let bytes = Bytes::from(bytes);
+            drop(envelope::decode::<Asked>(bytes.clone()));
+            drop(envelope::decode::<Told>(bytes));
+        }
+    }
 }

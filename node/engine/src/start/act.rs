@@ -174,6 +174,7 @@ impl Ground<'_> {
         };
         let options = unisondb_wal::Options {
             segment_size: self.request.segment_size,
+            keep_segment_size: self.request.keep_segment_size,
             cut_bytes,
             after_cut,
             namespace: Some(self.namespace.clone()),

@@ -2,6 +2,7 @@
 //! record that the lineage began with, byte for byte as every other member has it; all that follows
 //! comes by replication.
 
+use bincode::{Decode, Encode};
 use unisondb_platform::{DiskExt as _, Platform};
 use unisondb_types::{Command, Kind, LineageRecord, Record, Stamp, Term};
 use unisondb_wal::raft_state::RaftStateFile;
@@ -10,7 +11,7 @@ use super::files::Places;
 use super::{Folders, StartError, act};
 
 /// The record that a lineage began with, as a member tells it to one that joins.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Origin {
     /// What it says.
     pub lineage: LineageRecord,
@@ -34,6 +35,16 @@ impl Origin {
     }
 }
 
+/// Whether there is a state in the folder: it has joined, or was never to.
+///
+/// # Errors
+/// It cannot be looked at.
+pub fn is_there(platform: &Platform, folders: &Folders) -> Result<bool, StartError> {
+    let data = Places::of(&folders.home).data;
+    let found = platform.disk.exists(&data);
+    found.map_err(|e| StartError::io(&data, e))
+}
+
 /// Makes the folder, or finds it made by an earlier call: gives the raft id by which it is to be
 /// added to the group. Synced when it returns; [`open`](super::open) goes on from there.
 ///
@@ -50,10 +61,7 @@ pub fn join(platform: &Platform, folders: &Folders, origin: &Origin) -> Result<u
     }
     let places = Places::of(&folders.home);
     let disk = platform.disk.as_ref();
-    if disk
-        .exists(&places.data)
-        .map_err(|e| StartError::io(&places.data, e))?
-    {
+    if is_there(platform, folders)? {
         return Err(StartError::Refused(format!(
             "{} is there already: only an empty folder joins",
             places.data.display()

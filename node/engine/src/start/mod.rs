@@ -54,7 +54,7 @@ use unisondb_wal::raft_state::RaftStateFile;
 use crate::{Applier, Engine};
 
 pub use decide::{Action, Plan};
-pub use join::{Origin, join};
+pub use join::{Origin, is_there, join};
 pub use volume::NetworkVolume;
 
 /// Where a namespace lives.
@@ -73,6 +73,9 @@ pub struct Folders {
 pub struct Request {
     /// Size of segments begun from now on, in bytes.
     pub segment_size: u64,
+    /// Whether they have the size of the newest one that is there instead, whatever is configured: the
+    /// namespace is one of several nodes'.
+    pub keep_segment_size: bool,
     /// First size of LMDB's map, in bytes.
     pub map_size: u64,
     /// Memtable size that triggers a flush, in bytes.
@@ -93,6 +96,7 @@ impl Default for Request {
     fn default() -> Request {
         Request {
             segment_size: 64 << 20,
+            keep_segment_size: false,
             map_size: 64 << 30,
             flush_bytes: 32 << 20,
             flush_interval: Duration::from_secs(2),

@@ -127,9 +127,10 @@ keys! {
         log_format: LogFormat = "text", "What log lines on stderr look like";
         log_level: LogLevel = "info", "Which log lines are written";
     }
-    "Cluster (comes with the cluster release)" {
+    "Cluster" {
         cluster: bool = "false", "Let cluster settings act on a restored directory";
-        peer_addr: Option<Address> = "", "Where other nodes connect";
-        peers: Vec<Address> = "", "The other nodes, between commas";
+        peer_addr: Option<Address> = "", "Where other nodes connect; with it this node belongs to a cluster, waits to be taken into one, or founds one";
+        peer_advertise: Option<Address> = "", "Where other nodes reach this one [peer_addr; where that names no host, the node's name and its port]";
+        peers: Vec<Address> = "", "Where the nodes of the founding are reached, between commas; this one may be among them";
     }
 }

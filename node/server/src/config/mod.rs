@@ -260,10 +260,12 @@ impl Effective {
 
     /// Cluster settings that stand somewhere: names and where.
     pub fn cluster_settings(&self) -> Vec<String> {
-        let set = ["peer_addr", "peers"].into_iter().filter(|name| {
-            let value = &self.values[name];
-            value.source != Source::Default && !value.text.is_empty()
-        });
+        let set = ["peer_addr", "peer_advertise", "peers"]
+            .into_iter()
+            .filter(|name| {
+                let value = &self.values[name];
+                value.source != Source::Default && !value.text.is_empty()
+            });
         set.map(|name| place(name, self.source(name), self.file.as_deref()))
             .collect()
     }
@@ -341,17 +343,27 @@ impl Effective {
                 "node_name: up to 255 printable ASCII characters are wanted (it stands in a header)",
             );
         }
-        if self.forced && !self.cluster_settings().is_empty() {
-            return Err(ConfigError::Contradiction(format!(
-                "{}: running several nodes comes with the cluster release; leave it out to run a single node",
-                self.cluster_settings().join(", ")
-            )));
+        if c.peer_addr.is_some() && c.durability == Durability::Interval {
+            return no(
+                "durability = \"interval\" is for a node alone: leave it out, or leave peer_addr out",
+            );
         }
         Ok(())
     }
 }
 
 impl Config {
+    /// Where other nodes reach this one, whose name is `name`, if it takes part in a cluster.
+    pub fn advertised(&self, name: &str) -> Option<String> {
+        let listen = self.peer_addr.as_ref().filter(|_| !self.drill)?;
+        let said = self.peer_advertise.as_ref().unwrap_or(listen);
+        Some(match said.host() {
+            Host::Ip(ip) if !ip.is_unspecified() => said.to_string(),
+            Host::Name(_) => said.to_string(),
+            Host::Ip(_) | Host::Any => format!("{name}:{}", said.port()),
+        })
+    }
+
     /// Where a restore is to stop, if a target is set.
     pub fn target(&self) -> Option<Target> {
         if self.recovery_target_immediate {

@@ -147,7 +147,10 @@ fn values_that_contradict_each_other_are_refused() {
             &["--durability=interval", "--durability-interval=0s"],
             "durability_interval",
         ),
-        (&["--cluster", "--peers=other:9000"], "cluster release"),
+        (
+            &["--durability=interval", "--peer-addr=:9000"],
+            "node alone",
+        ),
         (&["--node-name=a\nb"], "node_name"),
     ] {
         let text = error(args, &[]);

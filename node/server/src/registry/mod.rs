@@ -5,25 +5,28 @@
 //! nothing half done, and those who ask meanwhile wait for the same task.
 
 mod host;
+mod life;
+mod opening;
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use unisondb_api::Writer;
+use unisondb_api::peer::Card;
 use unisondb_engine::Engine;
-use unisondb_engine::start::{self, Folders, OnGap, Opened, Request, StartError};
+use unisondb_engine::start::{self, Origin, StartError};
 use unisondb_http::HostError;
-use unisondb_platform::{DiskExt as _, OffloadExt as _, Platform};
-use unisondb_raft::{AcceptClock, Durability};
-use unisondb_types::{LineageReason, Namespace};
+use unisondb_platform::{OffloadExt as _, Platform};
+use unisondb_types::{LineageReason, Namespace, SegmentId};
 
 use crate::ballast::Ballast;
-use crate::config::{self, Config, Effective};
+use crate::cluster::Ways;
+use crate::config::{Config, Effective};
 use crate::directory::Directory;
-use crate::namespaces::{NO_ROOM, Namespaces, Outcome, RECOVERING, Slot};
-use crate::writer::{GroupWriter, Lane, Mode};
+use crate::namespaces::{Namespaces, Outcome, RECOVERING, Slot};
+use crate::writer::{GroupWriter, Lane};
 
 /// Most namespaces that one node has: each is two threads, a group, a log and an LMDB environment.
 const NAMESPACES: usize = 1_000;
@@ -31,6 +34,8 @@ const NAMESPACES: usize = 1_000;
 const OPENS: usize = 8;
 /// How often an opening that met the full disk is tried again.
 const ROOM_EVERY: Duration = Duration::from_secs(1);
+/// How often one who waits for the openings looks.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// The namespaces of one data directory.
 #[derive(Clone)]
@@ -44,6 +49,14 @@ struct Inner {
     flat: bool,
     namespaces: Arc<Namespaces>,
     writer: Arc<dyn Writer>,
+    /// The ways to other nodes, if it is one of several.
+    ways: Option<Arc<Ways>>,
+    /// Whether it belonged to a cluster at the start.
+    of_cluster: bool,
+    /// Why it belongs to no cluster yet, if it shall.
+    cluster_waits: Mutex<Option<String>>,
+    /// Drawn at the start.
+    process: u64,
     ballast: Arc<Ballast>,
     /// Bounds how many namespaces are opened at once.
     opens: Semaphore,
@@ -57,6 +70,25 @@ pub(crate) enum Wanted {
     Flat(Option<Namespace>),
     /// One with a folder of its own, made if it is not there.
     Folder(Namespace),
+    /// The same, above these segments.
+    Above(Namespace, SegmentId),
+    /// One with a folder of its own that is there.
+    There(Namespace),
+    /// One whose history was begun elsewhere: with this record.
+    Join(Namespace, Box<Origin>),
+}
+
+impl Wanted {
+    /// Its name, if it is known.
+    fn namespace(&self) -> Option<&Namespace> {
+        match self {
+            Wanted::Flat(_) => None,
+            Wanted::Folder(name)
+            | Wanted::Above(name, _)
+            | Wanted::There(name)
+            | Wanted::Join(name, _) => Some(name),
+        }
+    }
 }
 
 impl Registry {
@@ -65,6 +97,8 @@ impl Registry {
         effective: Effective,
         directory: Directory,
         flat: bool,
+        ways: Option<Arc<Ways>>,
+        of_cluster: bool,
     ) -> Registry {
         let namespaces = Arc::new(Namespaces::default());
         let kept = match effective.config.drill {
@@ -77,17 +111,91 @@ impl Registry {
             effective,
             directory: Arc::new(directory),
             flat,
-            writer: Arc::new(GroupWriter::new(namespaces.clone())),
+            writer: Arc::new(GroupWriter::new(
+                namespaces.clone(),
+                platform.clock.clone(),
+                ways.clone(),
+            )),
             namespaces,
+            ways,
+            of_cluster,
+            cluster_waits: Mutex::default(),
+            process: {
+                let mut bytes = [0; 8];
+                platform.entropy.fill(&mut bytes);
+                u64::from_le_bytes(bytes)
+            },
             ballast: Arc::new(ballast),
             opens: Semaphore::new(OPENS),
             stopping: watch::Sender::new(false),
         }))
     }
 
-    #[cfg(test)]
     pub(crate) fn queued(&self) -> &unisondb_raft::Queued {
         self.0.namespaces.queued()
+    }
+
+    /// One that is open.
+    pub(crate) fn lane(&self, namespace: &Namespace) -> Option<Arc<Lane>> {
+        self.0.namespaces.lane(namespace).ok()
+    }
+
+    /// Whether it is there, in whatever state.
+    pub(crate) fn is_known(&self, namespace: &Namespace) -> bool {
+        self.0.namespaces.is_known(namespace)
+    }
+
+    /// The node's name.
+    pub(crate) fn name(&self) -> String {
+        self.0.directory.name()
+    }
+
+    /// Waits until what was there at the start is open, or cannot be.
+    pub(crate) async fn opened(&self) {
+        while self.0.namespaces.are_any_opening() {
+            self.0.platform.clock.sleep(LOOK).await;
+        }
+    }
+
+    /// Whether it holds a namespace that was restored and not released (D21).
+    pub(crate) fn is_apart(&self) -> bool {
+        self.0.isolated()
+    }
+
+    /// Why this node can neither found a cluster nor join one, if so.
+    pub(crate) fn cluster_refused(&self) -> Option<String> {
+        let why = if self.0.flat {
+            "this data directory holds one namespace, in the flat layout"
+        } else if self.0.namespaces.are_any_unopened() {
+            "a namespace of this node is not open"
+        } else {
+            return None;
+        };
+        Some(format!("no cluster is founded or joined: {why}"))
+    }
+
+    /// Why this node belongs to no cluster yet, if it shall.
+    pub(crate) fn cluster_waits(&self) -> Option<String> {
+        self.0.cluster_waits.lock().clone()
+    }
+
+    pub(crate) fn set_cluster_waits(&self, why: Option<String>) {
+        *self.0.cluster_waits.lock() = why;
+    }
+
+    /// Who this node is; `address`: where others reach it.
+    pub(crate) fn card(&self, address: &str) -> Card {
+        let inner = &self.0;
+        let of_cluster = self.lane(&Namespace::cluster());
+        Card {
+            node: of_cluster.as_ref().map(|lane| lane.group().own()),
+            cluster: of_cluster.map(|lane| lane.engine().cluster()),
+            name: self.name(),
+            has_data: !inner.namespaces.all().is_empty() || inner.namespaces.unnamed().is_some(),
+            address: address.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            process: inner.process,
+        }
     }
 
     pub(crate) fn lanes(&self) -> Vec<Arc<Lane>> {
@@ -177,12 +285,15 @@ async fn open(
         }
         Err(error) => {
             announce(&wanted, &error);
-            let slot = (on_failure == OnFailure::Keep).then(|| Slot::Failed {
+            let there_is_nothing =
+                matches!(error, StartError::Nothing(_)) && matches!(wanted, Wanted::There(_));
+            let keep = on_failure == OnFailure::Keep && !there_is_nothing;
+            let slot = keep.then(|| Slot::Failed {
                 reason: error.to_string(),
             });
-            match &wanted {
-                Wanted::Folder(namespace) => inner.namespaces.put(namespace, slot),
-                Wanted::Flat(_) => inner.namespaces.put_unnamed(slot),
+            match wanted.namespace() {
+                Some(namespace) => inner.namespaces.put(namespace, slot),
+                None => inner.namespaces.put_unnamed(slot),
             }
             Err(match error {
                 StartError::Full(_) => HostError::Full,
@@ -201,255 +312,13 @@ fn announce(wanted: &Wanted, error: &StartError) {
         let line = b"ERROR: database file is corrupted\n";
         drop(std::io::Write::write_all(&mut std::io::stderr(), line));
     }
-    match wanted {
-        Wanted::Folder(namespace) => {
-            tracing::error!(%namespace, %error, "the namespace is not opened");
-        }
-        Wanted::Flat(_) => tracing::error!(%error, "the namespace is not opened"),
+    match wanted.namespace() {
+        Some(namespace) => tracing::error!(%namespace, %error, "the namespace is not opened"),
+        None => tracing::error!(%error, "the namespace is not opened"),
     }
 }
 
 impl Inner {
-    /// Opens what has data behind it: a full disk is waited out, like a disk that is slow. `None`:
-    /// the node stops meanwhile.
-    async fn open_when_there_is_room(
-        &self,
-        wanted: &Wanted,
-        told: &watch::Sender<Outcome>,
-    ) -> Option<Result<Lane, StartError>> {
-        let mut stopping = self.stopping.subscribe();
-        let mut opened = self.open_in_turn(wanted).await?;
-        if matches!(opened, Err(StartError::Full(_))) && self.give_up_ballast().await {
-            opened = self.open_in_turn(wanted).await?;
-        }
-        let mut waits = false;
-        while let Err(StartError::Full(path)) = &opened {
-            if !std::mem::replace(&mut waits, true) {
-                tracing::error!(path = %path.display(), "the disk is full: the namespace waits for room");
-                self.put_busy(wanted, NO_ROOM, told);
-            }
-            tokio::select! {
-                biased;
-                _ = stopping.wait_for(|stop| *stop) => return None,
-                () = self.platform.clock.sleep(ROOM_EVERY) => {}
-            }
-            opened = self.open_in_turn(wanted).await?;
-        }
-        Some(opened)
-    }
-
-    async fn give_up_ballast(&self) -> bool {
-        let (ballast, platform) = (self.ballast.clone(), self.platform.clone());
-        let give_up = move || ballast.give_up(&platform);
-        self.platform.offload.blocking(give_up).await
-    }
-
-    /// Opens as soon as few enough others are being opened. `None`: the node stops meanwhile.
-    async fn open_in_turn(&self, wanted: &Wanted) -> Option<Result<Lane, StartError>> {
-        let _turn = self.opens.acquire().await.ok()?;
-        if *self.stopping.borrow() {
-            return None;
-        }
-        Some(self.open(wanted).await)
-    }
-
-    fn put_busy(&self, wanted: &Wanted, doing: &'static str, told: &watch::Sender<Outcome>) {
-        let busy = Slot::Busy {
-            doing,
-            outcome: told.subscribe(),
-        };
-        match wanted {
-            Wanted::Folder(namespace) => self.namespaces.put(namespace, Some(busy)),
-            Wanted::Flat(_) => self.namespaces.put_unnamed(Some(busy)),
-        }
-    }
-
-    async fn open(&self, wanted: &Wanted) -> Result<Lane, StartError> {
-        let mut folders = self.folders(wanted);
-        let home = folders.home.clone();
-        let request = self.request(wanted);
-        let platform = self.platform.clone();
-        let rebuild = self.effective.config.rebuild;
-        let directory = self.directory.clone();
-        // Written down before anything is changed: afterwards nothing would tell.
-        let (forced, beside_isolated) = (self.effective.forced, self.isolated());
-        let decided = move |plan: &start::Plan| {
-            let apart = plan.stays_in_its_lineage() || (plan.is_new() && beside_isolated);
-            if apart && !forced {
-                directory
-                    .adopt(&plan.namespace)
-                    .map_err(|e| StartError::Refused(e.to_string()))?;
-            }
-            Ok(())
-        };
-        let mut opened = self
-            .platform
-            .offload
-            .blocking(move || {
-                if folders.namespace.is_none() {
-                    // Its backups lie under its name, which only the state in it tells.
-                    let plan = start::inspect(&platform, &folders, &request)?;
-                    folders.backups.push(plan.namespace.as_str());
-                    folders.namespace = Some(plan.namespace);
-                }
-                match start::open_decided(&platform, &folders, &request, decided) {
-                    Err(StartError::Corrupted { path, why, .. }) if rebuild => {
-                        tracing::warn!(path = %path.display(), why, "the state is damaged: it is made again from the log");
-                        start_without_state(&platform, &folders, &request)
-                    }
-                    done => done,
-                }
-            })
-            .await?;
-        let engine = opened.engine.clone();
-        if opened.read_only.is_none() {
-            alone(&engine)?;
-        }
-        if self.effective.forced
-            && self.is_isolated(&engine)
-            && let Err(error) = self
-                .directory
-                .release(engine.namespace(), engine.history().lineage)
-        {
-            tracing::warn!(%error, "the namespace stays isolated");
-        }
-        if self.is_isolated(&engine) {
-            opened.notes.extend(self.keep_apart(&engine));
-        }
-        tracing::info!(
-            namespace = %engine.namespace(),
-            lineage = %engine.lineage(),
-            applied = %engine.applied(),
-            "open"
-        );
-        engine.start_flusher();
-        let config = &self.effective.config;
-        let mode = Mode {
-            durability: match config.durability {
-                config::Durability::Always => Durability::Always,
-                config::Durability::Interval => Durability::Interval(config.durability_interval),
-            },
-            accept_clock: match config.accept_clock {
-                true => AcceptClock::Always,
-                false => AcceptClock::Within7Days,
-            },
-            read_only: config
-                .drill
-                .then(|| "this node was started with --drill".to_owned()),
-            ballast: self.ballast.clone(),
-        };
-        let lane = Lane::start(&self.platform, home, opened, mode).await;
-        if lane.is_err() {
-            // Nothing is lost by a last flush that fails: the log has it.
-            let shut_down = self.platform.offload.blocking(move || engine.shut_down());
-            drop(shut_down.await);
-        }
-        lane
-    }
-
-    fn folders(&self, wanted: &Wanted) -> Folders {
-        match wanted {
-            Wanted::Flat(namespace) => Folders {
-                namespace: namespace.clone(),
-                home: self.directory.path().to_owned(),
-                backups: match namespace {
-                    Some(namespace) => self.backups().join(namespace.as_str()),
-                    None => self.backups(),
-                },
-            },
-            Wanted::Folder(namespace) => Folders {
-                namespace: Some(namespace.clone()),
-                home: self.directory.home(namespace),
-                backups: self.backups().join(namespace.as_str()),
-            },
-        }
-    }
-
-    /// The root of all backups, absolute.
-    fn backups(&self) -> PathBuf {
-        let configured = self.effective.config.backup_dir.as_deref();
-        configured
-            .and_then(|dir| std::path::absolute(dir).ok())
-            .unwrap_or_else(|| self.directory.path().join("backups"))
-    }
-
-    fn request(&self, wanted: &Wanted) -> Request {
-        let config = &self.effective.config;
-        let retired = match wanted {
-            Wanted::Folder(namespace) => self.directory.retired(namespace),
-            Wanted::Flat(_) => None,
-        };
-        Request {
-            segment_size: config.segment_size.bytes(),
-            map_size: config.map_size.bytes(),
-            flush_bytes: usize::try_from(config.flush_bytes.bytes()).unwrap_or(usize::MAX),
-            flush_interval: config.flush_interval,
-            target: config.target(),
-            on_gap: match config.recovery_on_gap {
-                config::OnGap::Refuse => OnGap::Refuse,
-                config::OnGap::ReadOnly => OnGap::ReadOnly,
-                config::OnGap::SetAside => OnGap::SetAside,
-            },
-            ids_above: retired.max(config.first_segment_id.map(before)),
-            create: match wanted {
-                Wanted::Folder(_) => Some(self.directory.cluster()),
-                Wanted::Flat(_) => None,
-            },
-        }
-    }
-
-    /// Moves a namespace that is closed into the trash.
-    fn discard(&self, namespace: &Namespace) -> std::io::Result<()> {
-        let disk = &self.platform.disk;
-        let trash = self.directory.path().join("trash");
-        disk.create_folders(&trash)?;
-        let home = self.directory.home(namespace);
-        // A dot is in no namespace's name: the trash is never taken for one.
-        let grave = trash.join(format!(
-            "{namespace}.{}",
-            self.platform.clock.now().micros()
-        ));
-        disk.rename(&home, &grave)?;
-        disk.sync_folder(&trash)?;
-        disk.sync_folder(self.directory.path())
-    }
-
-    async fn delete(
-        self: Arc<Self>,
-        namespace: Namespace,
-        lane: Arc<Lane>,
-    ) -> Result<(), HostError> {
-        close(&self.platform, &lane).await;
-        let highest = lane.engine().wal().segments().last().map(|s| s.id);
-        drop(lane);
-        let inner = self.clone();
-        let name = namespace.clone();
-        let discarded = self.platform.offload.blocking(move || {
-            if let Some(highest) = highest {
-                inner
-                    .directory
-                    .retire(&name, highest)
-                    .map_err(|e| e.to_string())?;
-            }
-            inner.discard(&name).map_err(|e| e.to_string())
-        });
-        match discarded.await {
-            Ok(()) => {
-                tracing::info!(%namespace, "deleted: moved to the trash");
-                self.namespaces.put(&namespace, None);
-                Ok(())
-            }
-            Err(why) => {
-                let reason = format!("it could not be deleted ({why}); restart to use it again");
-                let slot = Slot::Failed {
-                    reason: reason.clone(),
-                };
-                self.namespaces.put(&namespace, Some(slot));
-                Err(HostError::Failed(reason))
-            }
-        }
-    }
-
     fn isolated(&self) -> bool {
         self.namespaces
             .lanes()
@@ -490,53 +359,6 @@ impl Inner {
             degraded: false,
         })
     }
-}
-
-/// Whether this node alone decides what its log holds: one of several must not write as if it did.
-fn alone(engine: &Engine) -> Result<(), StartError> {
-    let stand = engine.applied_stand().map_err(StartError::Engine)?;
-    let (members, last) = (&stand.membership.members, engine.wal().last());
-    if members.is_single() && stand.lsn == last {
-        return Ok(());
-    }
-    Err(StartError::Refused(format!(
-        "namespace {} belongs to a group (at LSN {} of {last}: {members}), and this release runs a node alone. Ways out: start it with the release that made the group, or restore it from a backup",
-        engine.namespace(),
-        stand.lsn
-    )))
-}
-
-/// Sets a damaged state aside and starts from the log alone (`--rebuild`). Where the log does not
-/// reach back far enough for that, everything is put back as it was.
-fn start_without_state(
-    platform: &Platform,
-    folders: &Folders,
-    request: &Request,
-) -> Result<Opened, StartError> {
-    let disk = &platform.disk;
-    let state = folders.home.join("db");
-    let aside = format!("db.damaged-{}", platform.clock.now().micros());
-    let aside = folders.home.join(aside);
-    let rename = |from: &Path, to: &Path| {
-        let renamed = disk.rename(from, to);
-        renamed
-            .and_then(|()| disk.sync_folder(&folders.home))
-            .map_err(|source| StartError::Io {
-                path: from.to_owned(),
-                source,
-            })
-    };
-    rename(&state, &aside)?;
-    if let Err(error) = start::inspect(platform, folders, request) {
-        rename(&aside, &state)?;
-        return Err(error);
-    }
-    start::open(platform, folders, request)
-}
-
-/// The id such that "above it" means "at least `first`".
-fn before(first: unisondb_types::SegmentId) -> unisondb_types::SegmentId {
-    unisondb_types::SegmentId::new(first.get().saturating_sub(1))
 }
 
 /// Waits for what an opening comes to.

@@ -90,6 +90,7 @@ impl Machine {
             panic!("no check was asked for")
         };
         let parts = Parts::<tokio::net::TcpListener> {
+            peers: None,
             platform: self.platform.clone(),
             effective: *effective,
             listeners: Vec::new(),

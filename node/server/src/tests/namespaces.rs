@@ -50,6 +50,23 @@ async fn a_namespace_that_cannot_be_made_leaves_no_trace_and_can_be_made_later()
 }
 
 #[tokio::test]
+async fn one_that_was_found_at_the_start_can_be_deleted_and_made_again() {
+    let machine = Machine::new();
+    let node = machine.start(&[]).await;
+    let first = engine(&node).await.lineage();
+    node.stop().await;
+    let node = machine.start(&[]).await;
+    node.registry().delete(&users()).await.unwrap();
+    // LMDB's environment is held by nobody any more, or it could not be opened under the same path.
+    let again = engine(&node).await;
+    assert_ne!(again.lineage(), first);
+    let ids: Vec<u64> = again.wal().segments().iter().map(|s| s.id.get()).collect();
+    assert_eq!(ids, [1_000_000]);
+    drop(again);
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn a_start_on_a_full_disk_waits_for_room() {
     let machine = Machine::new();
     let node = machine.start(&[]).await;

@@ -46,6 +46,9 @@ pub use seal::Hold;
 pub struct Options {
     /// Segment size of segments that are begun from now on, in bytes.
     pub segment_size: u64,
+    /// Whether they have the size of the newest one instead: where others have the same log, what is in
+    /// a file must not follow from one node's settings (D4).
+    pub keep_segment_size: bool,
     /// How far the active segment is zeroed ahead while little is written; grows to eight times
     /// as much under load.
     pub zero_ahead: u64,
@@ -67,6 +70,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             segment_size: 64 << 20,
+            keep_segment_size: false,
             zero_ahead: 1 << 20,
             largest_payload: unisondb_types::limits::FRAME_PAYLOAD_BYTES,
             memory: 16 << 20,

@@ -52,7 +52,7 @@ impl Wal {
     pub fn open(
         platform: &Platform,
         dir: &Path,
-        options: Options,
+        mut options: Options,
         vouched: Lsn,
     ) -> Result<(Wal, Recovery), Error> {
         let disk = &*platform.disk;
@@ -109,6 +109,9 @@ impl Wal {
         state.recent.evict(last);
         state.settle_last();
         let current = current.expect("a log has a segment, and its last file was opened");
+        if options.keep_segment_size {
+            options.segment_size = state.active().tally.header.segment_size;
+        }
         begin_active(&mut state, options.segment_size);
         let recovery = Recovery {
             first: state.first(),

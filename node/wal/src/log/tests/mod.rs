@@ -152,6 +152,13 @@ fn the_same_log_has_the_same_files_whoever_writes_it_and_however_it_is_synced() 
         ..options()
     };
     assert_eq!(files(1, options()), files(100, other));
+    // Another node's setting, where what was begun decides.
+    let set_otherwise = crate::Options {
+        segment_size: 64 << 20,
+        keep_segment_size: true,
+        ..options()
+    };
+    assert_eq!(files(1, options()), files(3, set_otherwise));
 }
 
 #[test]

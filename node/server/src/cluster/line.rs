@@ -1,0 +1,414 @@
+//! A node of a cluster brings itself, and what it leads, into line with the catalog: again and again, so
+//! that a kill at any point is the same as a later round.
+//!
+//! A round looks at `_cluster` as this node has it, which may be old, and starts what is to be done as a task
+//! of its own, one a thing. So whatever it does is right, or refused, in whatever order it happens:
+//! changes of the catalog are conditional on what they were decided by.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use unisondb_api::peer::{Ask, Told};
+use unisondb_types::{Lsn, Namespace, SegmentId};
+
+use super::catalog::{At, Catalog, Change, Fate, MemberRow, NamespaceRow, NodeRow};
+use super::members::{self, Step};
+use super::{Ways, change_now, decode, found, origin, want};
+use crate::registry::{Registry, Wanted};
+use crate::writer::Lane;
+
+/// How often is looked though nothing has changed.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Between two tries of what did not succeed, or is not finished.
+const PAUSE: Duration = Duration::from_millis(100);
+/// The longest that a thing is tried before it is looked at afresh.
+const THING: Duration = Duration::from_secs(30);
+
+/// Something that is being done: one of a name at a time.
+type Doing = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+
+#[derive(Default)]
+struct Work {
+    names: BTreeSet<String>,
+    tasks: JoinSet<String>,
+}
+
+impl Work {
+    fn start(&mut self, registry: &Registry, name: String, doing: Doing) {
+        if !self.names.insert(name.clone()) {
+            return;
+        }
+        let clock = registry.platform_of().clock.clone();
+        self.tasks.spawn(async move {
+            let done = tokio::select! {
+                biased;
+                done = doing => done,
+                () = clock.sleep(THING) => Err("it takes long".to_owned()),
+            };
+            if let Err(why) = done {
+                tracing::debug!(name, why, "not done yet");
+                clock.sleep(PAUSE).await;
+            }
+            name
+        });
+    }
+
+    async fn ended(&mut self) {
+        match self.tasks.join_next().await {
+            Some(Ok(name)) => {
+                self.names.remove(&name);
+            }
+            // A panic is told by the runtime; what it was doing stays undone.
+            Some(Err(_)) => {}
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Runs until it is dropped.
+pub(super) async fn run(registry: &Registry, ways: &Arc<Ways>, address: &str) {
+    let clock = registry.platform_of().clock.clone();
+    let Some(lane) = registry.lane(&Namespace::cluster()) else {
+        return;
+    };
+    ways.belong(lane.engine().cluster());
+    let mut applied = lane.engine().watch_applied();
+    let mut work = Work::default();
+    let node = Node {
+        registry: registry.clone(),
+        ways: ways.clone(),
+        lane,
+        address: address.to_owned(),
+    };
+    loop {
+        applied.borrow_and_update();
+        match Catalog::read(node.lane.engine()) {
+            Ok(catalog) => node.round(&Arc::new(catalog), &mut work),
+            Err(error) => tracing::warn!(error, "_cluster cannot be read"),
+        }
+        tokio::select! {
+            biased;
+            changed = applied.changed() => if changed.is_err() { return },
+            () = work.ended() => {}
+            () = clock.sleep(AGAIN) => {}
+        }
+    }
+}
+
+/// This node, in its cluster.
+#[derive(Clone)]
+struct Node {
+    registry: Registry,
+    ways: Arc<Ways>,
+    /// `_cluster`.
+    lane: Arc<Lane>,
+    address: String,
+}
+
+impl Node {
+    fn id(&self) -> u64 {
+        self.lane.group().own()
+    }
+
+    fn round(&self, catalog: &Arc<Catalog>, work: &mut Work) {
+        self.ways.turn_to(catalog.book());
+        let mut start = |name: String, doing: Doing| work.start(&self.registry, name, doing);
+        for (namespace, row) in &catalog.namespaces {
+            let (node, name, row) = (self.clone(), namespace.clone(), row.clone());
+            let set_down = catalog.members.get(namespace);
+            let set_down = set_down.and_then(|of| of.get(&self.id())).copied();
+            match row.fate {
+                Fate::Creating | Fate::Live if !self.is_in_line(namespace, &row, set_down) => {
+                    let doing = async move { node.have(&name, &row, set_down).await };
+                    start(format!("have {namespace}"), Box::pin(doing));
+                }
+                Fate::Deleting if set_down.is_some() || self.registry.is_known(namespace) => {
+                    let doing = async move { node.discard(&name, set_down.is_some()).await };
+                    start(format!("discard {namespace}"), Box::pin(doing));
+                }
+                _ => {}
+            }
+        }
+        for lane in self.registry.lanes() {
+            let namespace = lane.engine().namespace().clone();
+            if !lane.group().leads() {
+                continue;
+            }
+            let wanted = catalog.voters(&namespace);
+            let row = catalog.namespaces.get(&namespace).cloned();
+            let is_creating = row.is_some_and(|row| row.fate == Fate::Creating);
+            let voters = lane.group().members();
+            if voters.voters == [wanted.iter().copied().collect::<Vec<_>>()] && !is_creating {
+                continue;
+            }
+            let (node, most) = (self.clone(), catalog.most());
+            let doing = async move { node.lead(&lane, &wanted, most).await };
+            start(format!("members {namespace}"), Box::pin(doing));
+        }
+        if self.lane.group().leads() {
+            self.round_of_leader(catalog, &mut start);
+        } else if self.lane.group().leader().is_none() {
+            let node = self.clone();
+            let doing = async move { node.look_around().await };
+            start("look around".to_owned(), Box::pin(doing));
+        }
+        if let Some(row) = catalog.nodes.get(&self.id())
+            && (row.address != self.address || row.name != self.registry.name())
+        {
+            let node = self.clone();
+            start(
+                "tell where".to_owned(),
+                Box::pin(async move { node.tell_where().await }),
+            );
+        }
+        if catalog.founded {
+            let configured = self.registry.config().namespaces.iter();
+            for name in configured.filter(|name| !catalog.namespaces.contains_key(*name)) {
+                let (node, ask) = (self.clone(), Ask::Create(name.clone()));
+                let doing = async move {
+                    let wanted = want(&node.registry, &node.ways, ask).await;
+                    wanted.map_err(|e| e.to_string())
+                };
+                start(format!("create {name}"), Box::pin(doing));
+            }
+        }
+    }
+
+    fn round_of_leader(&self, catalog: &Arc<Catalog>, start: &mut impl FnMut(String, Doing)) {
+        if catalog.nodes.is_empty() {
+            // Killed between the founding and what is put down then.
+            let node = self.clone();
+            let mut wanted: Vec<String> = self
+                .registry
+                .config()
+                .peers
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            wanted.push(self.address.clone());
+            let doing = async move {
+                let begun = found::begin(&node.registry, &node.address, &wanted).await;
+                begun.map_err(|e| e.to_string())
+            };
+            start("begin".to_owned(), Box::pin(doing));
+            return;
+        }
+        for address in &catalog.wanted {
+            let (node, address) = (self.clone(), address.clone());
+            let name = format!("take in {address}");
+            start(name, Box::pin(async move { node.take_in(&address).await }));
+        }
+        let voters = self.lane.group().members().voters;
+        let all: Vec<u64> = catalog.nodes.keys().copied().collect();
+        if !catalog.founded && catalog.wanted.is_empty() && voters == [all] {
+            let node = self.clone();
+            let doing = async move {
+                let change = Change::default().only_if(&At::Founded, None);
+                node.change(change.put(&At::Founded, &true)).await?;
+                tracing::info!("all nodes of the founding are there");
+                Ok(())
+            };
+            start("founded".to_owned(), Box::pin(doing));
+        }
+        for (namespace, row) in &catalog.namespaces {
+            let gone = catalog
+                .members
+                .get(namespace)
+                .is_none_or(|of| of.is_empty());
+            if row.fate == Fate::Deleting && gone {
+                let (node, name) = (self.clone(), namespace.clone());
+                let doing =
+                    async move { node.change_row(&name, |row| row.fate = Fate::Deleted).await };
+                start(format!("deleted {namespace}"), Box::pin(doing));
+            }
+        }
+    }
+
+    /// Whether there is nothing to do here for a namespace that is wanted.
+    fn is_in_line(&self, namespace: &Namespace, row: &NamespaceRow, set_down: Option<u64>) -> bool {
+        let Some(lane) = self.registry.lane(namespace) else {
+            return false;
+        };
+        if row.fate == Fate::Live {
+            lane.open_to_clients();
+        }
+        let is_told = !row.origin.is_empty() || row.founder != self.id() || row.fate == Fate::Live;
+        is_told && set_down == Some(lane.group().own())
+    }
+
+    /// Makes, joins or opens a namespace here, and says what it is.
+    async fn have(
+        &self,
+        namespace: &Namespace,
+        row: &NamespaceRow,
+        set_down: Option<u64>,
+    ) -> Result<(), String> {
+        let is_founder = row.founder == self.id();
+        let lane = match self.registry.lane(namespace) {
+            Some(lane) => lane,
+            None if self.registry.is_known(namespace) => {
+                return Err("it is being opened, or cannot be".to_owned());
+            }
+            None => {
+                let wanted = if !row.origin.is_empty() {
+                    Wanted::Join(namespace.clone(), Box::new(decode(&row.origin)?))
+                } else if is_founder {
+                    let above = SegmentId::new(row.ids_above);
+                    Wanted::Above(namespace.clone(), above)
+                } else {
+                    return Err("its founder has not made it yet".to_owned());
+                };
+                let made = self.registry.make(namespace, wanted).await;
+                made.map_err(|e| e.to_string())?;
+                let lane = self.registry.lane(namespace);
+                lane.ok_or("it was closed meanwhile")?
+            }
+        };
+        let begins = origin(lane.engine());
+        if row.origin.is_empty() && is_founder && !begins.is_empty() {
+            self.change_row(namespace, |row| row.origin.clone_from(&begins))
+                .await?;
+        } else if !row.origin.is_empty() {
+            let wanted = decode(&row.origin)?.lineage.lineage;
+            let history = lane.engine().history();
+            if history.lineage != wanted && !history.ancestors.iter().any(|a| a.lineage == wanted) {
+                return Err(format!(
+                    "lineage {} lies here, and the cluster has {wanted}",
+                    history.lineage
+                ));
+            }
+        }
+        let raft_id = lane.group().own();
+        if set_down != Some(raft_id) {
+            let at = At::Member(namespace, self.id());
+            self.change(Change::default().put(&at, &MemberRow { raft_id }))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Discards a namespace here, and says so.
+    async fn discard(&self, namespace: &Namespace, is_set_down: bool) -> Result<(), String> {
+        if self.registry.is_known(namespace) {
+            self.registry
+                .discard(namespace)
+                .await
+                .map_err(|e| e.to_string())?;
+        }
+        if !is_set_down {
+            return Ok(());
+        }
+        let used = self.registry.directory().retired(namespace);
+        let used = used.map_or(0, SegmentId::get);
+        let at = At::Namespace(namespace);
+        let (mut row, written) = self.row(namespace)?;
+        row.ids_above = row.ids_above.max(used);
+        let change = Change::default().only_if(&at, Some(written)).put(&at, &row);
+        self.change(change.remove(&At::Member(namespace, self.id())))
+            .await
+    }
+
+    /// Brings the members of a group that this node leads into line.
+    async fn lead(&self, lane: &Lane, wanted: &BTreeSet<u64>, most: usize) -> Result<(), String> {
+        let namespace = lane.engine().namespace();
+        let step = members::step(lane, wanted).await?;
+        let voters = lane.group().members().voters;
+        let enough = voters.iter().all(|set| set.len() >= most);
+        if !namespace.is_cluster() && enough && self.row(namespace)?.0.fate == Fate::Creating {
+            self.change_row(namespace, |row| {
+                if row.fate == Fate::Creating {
+                    row.fate = Fate::Live;
+                }
+            })
+            .await?;
+        }
+        match step {
+            Step::InLine => Ok(()),
+            Step::OnTheWay => Err("members are on their way".to_owned()),
+        }
+    }
+
+    /// Takes a node in that is wanted.
+    async fn take_in(&self, address: &str) -> Result<(), String> {
+        let origin = origin(self.lane.engine());
+        if origin.is_empty() {
+            return Err("what _cluster begins with is no longer held here".to_owned());
+        }
+        let record = unisondb_types::codec::encode(&decode(&origin)?);
+        let link = self.ways.to(address);
+        let card = found::card(&self.registry, &self.ways, address).await;
+        let name = card.map_or_else(|| address.to_owned(), |card| card.name);
+        let told = self.ways.ask(&link, Ask::Join, &record).await;
+        match told.map_err(|e| e.to_string())?.0 {
+            Told::Joined(id) => {
+                self.ways.learn(id, address);
+                let at = At::Node(id);
+                let row = NodeRow {
+                    name,
+                    address: address.to_owned(),
+                };
+                let change = Change::default().only_if(&at, None).put(&at, &row);
+                self.change(change.remove(&At::Wanted(address))).await
+            }
+            Told::Refused(why) => {
+                tracing::warn!(address, why, "a node cannot be taken in");
+                Err(why)
+            }
+            other => Err(format!("an answer to something else: {other:?}")),
+        }
+    }
+
+    /// Without a leader: the book may be old. Asks those that the configuration names where they are.
+    async fn look_around(&self) -> Result<(), String> {
+        for peer in &self.registry.config().peers {
+            let peer = peer.to_string();
+            if let Some(card) = found::card(&self.registry, &self.ways, &peer).await
+                && card.cluster == self.ways.cluster()
+                && let Some(node) = card.node.filter(|node| *node != self.id())
+            {
+                self.ways.learn(node, &peer);
+            }
+        }
+        self.registry.platform_of().clock.sleep(AGAIN).await;
+        Ok(())
+    }
+
+    async fn tell_where(&self) -> Result<(), String> {
+        let at = At::Node(self.id());
+        let row = NodeRow {
+            name: self.registry.name(),
+            address: self.address.clone(),
+        };
+        let written = at.written(self.lane.engine())?;
+        let written = written.ok_or("it was taken out of the cluster")?;
+        self.change(Change::default().only_if(&at, Some(written)).put(&at, &row))
+            .await
+    }
+
+    fn row(&self, namespace: &Namespace) -> Result<(NamespaceRow, Lsn), String> {
+        let found = NamespaceRow::read(self.lane.engine(), namespace)?;
+        found.ok_or_else(|| "it is no longer in the catalog".to_owned())
+    }
+
+    async fn change_row(
+        &self,
+        namespace: &Namespace,
+        change: impl FnOnce(&mut NamespaceRow),
+    ) -> Result<(), String> {
+        let at = At::Namespace(namespace);
+        let (mut row, written) = self.row(namespace)?;
+        change(&mut row);
+        self.change(Change::default().only_if(&at, Some(written)).put(&at, &row))
+            .await
+    }
+
+    async fn change(&self, change: Change) -> Result<(), String> {
+        change_now(&self.registry, change)
+            .await
+            .map_err(|e| e.to_string())
+    }
+}
