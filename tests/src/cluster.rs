@@ -82,6 +82,11 @@ impl Cluster {
         &self.addresses
     }
 
+    /// Where other nodes reach one: `host:port` of its peer side.
+    pub fn peer(&self, at: usize) -> &str {
+        &self.peers[at]
+    }
+
     /// A client of one node.
     pub fn client(&self, at: usize) -> Client {
         Client::new(&*self.addresses[at]).deadline(ANSWER)

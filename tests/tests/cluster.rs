@@ -7,13 +7,15 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use unisondb_tests::cluster::{Anywhere, Cluster, sealed};
+use unisondb_tests::build;
+use unisondb_tests::cluster::{Anywhere, Cluster, run, sealed};
 use unisondb_tests::node::Node;
 use unisondb_tests::workload::NAMESPACE;
 use unisondb_tests::workload::restore::{Sources, Target, restore, verify};
@@ -179,7 +181,82 @@ fn a_node_that_ran_alone_becomes_the_first_of_a_cluster() {
             "20 KB in segments of 64 MiB, as the log began: {found:?}"
         );
     }
-    same_segments(&cluster);
+    same_segments(&cluster, 3);
+}
+
+#[test]
+fn a_lost_node_is_replaced_and_another_is_taken_out() {
+    let folder = folder("members");
+    let mut cluster = Cluster::start(&folder, 3, &["--ballast-bytes=0B"]);
+    let mut client = Anywhere::new(cluster.addresses(), 1);
+    let put = client.send("PUT", &at("/kv/a"), &[], br#"{"value":"YQ=="}"#);
+    let first = lsn(&put
+        .unwrap_or_else(|| panic!("{}", cluster.logs()))
+        .expect(200));
+    let udbctl = |cluster: &Cluster, args: &[&str]| {
+        let mut command = Command::new(build::udbctl());
+        let url = format!("http://{}", cluster.addresses()[1]);
+        command.args(args).args(["--url", &url]);
+        run(&mut command)
+    };
+    let status = udbctl(&cluster, &["cluster", "status"]);
+    assert!(
+        status.contains("n3") && !status.contains("not yet"),
+        "{status}"
+    );
+
+    // The first loses its disk: with the flags of the founding it founds nothing, and is let in by nobody.
+    cluster.kill(0);
+    fs::remove_dir_all(cluster.data(0)).unwrap();
+    cluster.launch(0);
+    cluster.until("word that it waits", || {
+        let health = cluster.client(0).get("/health").ok()?.json();
+        health["notes"]
+            .to_string()
+            .contains("waiting to be taken")
+            .then_some(())
+    });
+    assert_eq!(cluster.client(0).get("/readyz").unwrap().status, 503);
+    let old = cluster.peer(0).to_owned();
+    let body = json!({"address": old});
+    cluster.until("refusal: its address is a known node's", || {
+        let refused = cluster.client(1).post("/api/v1/cluster/members", &body);
+        refused.is_ok_and(|a| a.status == 403).then_some(())
+    });
+    udbctl(&cluster, &["cluster", "replace", "n1", &old]);
+    cluster.until("all of it on the new node", || {
+        let found = cluster
+            .client(0)
+            .get(&at(&format!("/kv/a?minLsn={first}")))
+            .ok()?;
+        (found.status == 200).then_some(())
+    });
+
+    // One that is taken out while it runs takes no more writes; the others go on.
+    udbctl(&cluster, &["cluster", "remove", "n3"]);
+    cluster.until("word that it was taken out", || {
+        let health = cluster.client(2).get("/health").ok()?.json();
+        health["notes"]
+            .to_string()
+            .contains("taken out")
+            .then_some(())
+    });
+    let put = cluster.client(2).put(&at("/kv/late"), b"1").unwrap();
+    assert_eq!(put.status, 503, "{}", put.text());
+    cluster.stop(2);
+    let mut client = Anywhere::new(&cluster.addresses()[..2], 0);
+    let put = client.send("PUT", &at("/kv/b"), &[], br#"{"value":"Yg=="}"#);
+    let last = lsn(&put
+        .unwrap_or_else(|| panic!("{}", cluster.logs()))
+        .expect(200));
+    let digests = cluster.digests(NAMESPACE, last);
+    assert!(
+        digests.len() == 2 && digests[0] == digests[1],
+        "{digests:?}"
+    );
+    let status = udbctl(&cluster, &["cluster", "status"]);
+    assert!(!status.contains("n3"), "{status}");
+    same_segments(&cluster, 2);
 }
 
 /// Writes unique keys through whichever node answers; gives what was acknowledged.
@@ -315,7 +392,7 @@ fn a_cluster_under_load_loses_nothing_while_its_nodes_are_killed_and_paused() {
     }
     let newest = backup(&mut client, after);
     assert!(newest > after, "the last write is in a segment of its own");
-    same_segments(&cluster);
+    same_segments(&cluster, 3);
     restores(&cluster, &folder, &backups.join(NAMESPACE), last);
     println!(
         "{} writes acknowledged, {killed} kills, {paused} pauses, {newest} segments",
@@ -324,9 +401,9 @@ fn a_cluster_under_load_loses_nothing_while_its_nodes_are_killed_and_paused() {
 }
 
 /// Sealed segments that two nodes both hold are equal.
-fn same_segments(cluster: &Cluster) {
+fn same_segments(cluster: &Cluster, nodes: usize) {
     let mut known: BTreeMap<u64, String> = BTreeMap::new();
-    for node in 0..3 {
+    for node in 0..nodes {
         for (id, sum) in sealed(&mut cluster.client(node), NAMESPACE) {
             let first = known.entry(id).or_insert_with(|| sum.clone());
             assert_eq!(*first, sum, "segment {id} on n{}", node + 1);

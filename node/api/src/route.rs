@@ -29,6 +29,10 @@ pub enum Route<'a> {
     Metrics,
     /// `/api/v1/cluster`.
     Cluster,
+    /// `/api/v1/cluster/members`.
+    Members,
+    /// `/api/v1/cluster/members/{node}`.
+    Member(&'a str),
     /// `/api/v1/namespaces`.
     Namespaces,
     /// `/api/v1/namespaces/{name}`.
@@ -143,8 +147,13 @@ impl<'a> Route<'a> {
         if parts.next().is_some() {
             return None;
         }
-        if first == "cluster" && rest == [None; 3] {
-            return Some((Route::Cluster, READ));
+        if first == "cluster" {
+            return match rest {
+                [None, ..] => Some((Route::Cluster, READ)),
+                [Some("members"), None, _] => Some((Route::Members, ACT)),
+                [Some("members"), Some(node), None] => Some((Route::Member(node), REMOVE)),
+                _ => None,
+            };
         }
         if first == "namespaces" {
             return match rest {
@@ -225,12 +234,14 @@ impl<'a> Route<'a> {
                 Place::BtreeBackup => 29,
                 Place::BtreeSnapshot => 30,
             },
+            Route::Members => 31,
+            Route::Member(_) => 32,
         }
     }
 }
 
 /// The patterns of all routes, by [`Route::number`].
-pub const PATTERNS: [&str; 31] = [
+pub const PATTERNS: [&str; 33] = [
     "/health",
     "/livez",
     "/readyz",
@@ -262,6 +273,8 @@ pub const PATTERNS: [&str; 31] = [
     "/api/v1/{namespace}/wal/segments/{id}",
     "/api/v1/{namespace}/btree/backup",
     "/api/v1/{namespace}/btree/snapshot",
+    "/api/v1/cluster/members",
+    "/api/v1/cluster/members/{node}",
 ];
 
 impl TxStep {
@@ -291,6 +304,7 @@ impl fmt::Display for Route<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Route::Namespace(name) => write!(f, "{BASE}/namespaces/{name}"),
+            Route::Member(node) => write!(f, "{BASE}/cluster/members/{node}"),
             Route::In(namespace, place) => write!(f, "{BASE}/{namespace}/{place}"),
             fixed => f.write_str(fixed.pattern()),
         }
@@ -343,6 +357,8 @@ mod tests {
             (Method::GET, Route::Cluster),
             (Method::POST, Route::Namespaces),
             (Method::DELETE, Route::Namespace(key)),
+            (Method::POST, Route::Members),
+            (Method::DELETE, Route::Member(key)),
         ];
         for (method, place) in [
             (Method::GET, Place::Kv(None)),
@@ -407,6 +423,7 @@ mod tests {
                 .replace("{key}", "k")
                 .replace("{rowKey}", "k")
                 .replace("{name}", "k")
+                .replace("{node}", "k")
                 .replace("{id}", "k");
             let made = route.to_string();
             assert!(

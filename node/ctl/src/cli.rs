@@ -40,6 +40,77 @@ pub enum Command {
     Backup(BackupArgs),
     /// Ask a node how it is.
     Status(StatusArgs),
+    /// Show and change who belongs to a cluster, through any of its nodes.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Show, make and delete namespaces, in the whole cluster.
+    #[command(subcommand)]
+    Namespace(NamespaceCommand),
+}
+
+/// `udbctl cluster`.
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Show the nodes, who leads, and what is waited for.
+    Status(NodeArgs),
+    /// Take a node in: empty, and started with --peer-addr. Done when it votes.
+    Add {
+        /// A node of the cluster.
+        #[command(flatten)]
+        node: NodeArgs,
+        /// Where the others reach the new one: host:port of its peer side.
+        #[arg(value_name = "ADDRESS")]
+        address: String,
+    },
+    /// Take a node out. Under its id it never comes back: empty it to use it anew.
+    Remove {
+        /// A node of the cluster.
+        #[command(flatten)]
+        node: NodeArgs,
+        /// Its id, its name or its address.
+        #[arg(value_name = "NODE")]
+        who: String,
+    },
+    /// Take a node in, and then another out: for one whose disk is lost.
+    Replace {
+        /// A node of the cluster.
+        #[command(flatten)]
+        node: NodeArgs,
+        /// The id, name or address of the one that goes.
+        #[arg(value_name = "NODE")]
+        who: String,
+        /// Where the others reach the new one.
+        #[arg(value_name = "ADDRESS")]
+        address: String,
+    },
+}
+
+/// `udbctl namespace`.
+#[derive(Debug, Subcommand)]
+pub enum NamespaceCommand {
+    /// Show them.
+    List(NodeArgs),
+    /// Make one; one that is there is no error.
+    Create {
+        /// A node.
+        #[command(flatten)]
+        node: NodeArgs,
+        /// Its name.
+        #[arg(value_name = "NAME")]
+        name: Namespace,
+    },
+    /// Move one with all its data to the trash, on every node.
+    Delete {
+        /// A node.
+        #[command(flatten)]
+        node: NodeArgs,
+        /// Its name.
+        #[arg(value_name = "NAME")]
+        name: Namespace,
+        /// Its name once more.
+        #[arg(long, value_name = "NAME")]
+        confirm: Namespace,
+    },
 }
 
 /// `udbctl restore`.

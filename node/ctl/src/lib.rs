@@ -14,7 +14,8 @@
 //! 6 verification failed ([`exit`]). Progress goes to stderr, and only to a terminal.
 
 pub mod cli;
-pub mod exit;
+mod cluster;
+mod exit;
 mod inspect;
 mod output;
 mod progress;
@@ -57,5 +58,7 @@ fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
         Command::Wal(WalCommand::Inspect(args)) => inspect::inspect(disk, args, output),
         Command::Backup(args) => remote::backup(args, output),
         Command::Status(args) => remote::status(args, output),
+        Command::Cluster(what) => cluster::cluster(what, output),
+        Command::Namespace(what) => cluster::namespace(what, output),
     }
 }

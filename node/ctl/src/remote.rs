@@ -140,7 +140,7 @@ fn in_words(health: &Health, stats: &[Stats]) -> String {
 }
 
 /// Runs one conversation with a node.
-fn ask<T>(
+pub(crate) fn ask<T>(
     node: &NodeArgs,
     talk: impl AsyncFnOnce(Client) -> Result<T, ClientError>,
 ) -> Result<T, Failure> {

@@ -176,6 +176,17 @@ pub(crate) fn allow(
     }
 }
 
+/// Lets a token pass that may do this in every namespace.
+pub(crate) fn allow_all(token: Option<&Token>, role: Role) -> Result<(), ApiError> {
+    match token {
+        Some(token) if !token.may_everywhere(role) => Err(ApiError::forbidden(format_args!(
+            "token {} may not do this: the role {role} in all namespaces is wanted",
+            token.name
+        ))),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

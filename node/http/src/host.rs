@@ -1,5 +1,6 @@
 //! [`Host`]: what the routes need of the node or relayer that they are part of.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -35,6 +36,46 @@ pub trait Host: Send + Sync + 'static {
     fn auto_create(&self) -> bool;
     /// Moves a namespace to the trash.
     fn delete<'a>(&'a self, namespace: &'a Namespace) -> Act<'a, ()>;
+    /// The cluster that it belongs to, or shall; `None`: it runs alone.
+    fn cluster(&self) -> Option<ClusterView> {
+        None
+    }
+    /// Takes the node at `address` (`host:port` of its peer side) into the cluster.
+    fn add_node<'a>(&'a self, _address: &'a str) -> Act<'a, ()> {
+        Box::pin(std::future::ready(Err(HostError::alone())))
+    }
+    /// Takes a node out of the cluster, by its id, its name or its address.
+    fn remove_node<'a>(&'a self, _who: &'a str) -> Act<'a, ()> {
+        Box::pin(std::future::ready(Err(HostError::alone())))
+    }
+}
+
+/// A cluster, as one of its nodes knows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClusterView {
+    /// Its nodes.
+    pub nodes: Vec<ClusterNode>,
+    /// Where nodes are that are to be taken in.
+    pub wanted: Vec<String>,
+    /// Names of the nodes that lead the namespaces, as far as they are known, by namespace.
+    pub leaders: BTreeMap<String, String>,
+    /// Why this node is not one of it, if it is not, in words.
+    pub waits: Option<String>,
+}
+
+/// A node of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterNode {
+    /// Its id: 16 hexadecimal digits.
+    pub id: String,
+    /// What its operator calls it.
+    pub name: String,
+    /// Where other nodes reach it.
+    pub address: String,
+    /// Whether it leads the cluster.
+    pub leads: bool,
+    /// Whether it votes in it.
+    pub votes: bool,
 }
 
 /// A namespace and how it is.
@@ -113,6 +154,9 @@ pub enum HostError {
     /// No such namespace.
     #[error("namespace not found: {0}")]
     NotFound(Namespace),
+    /// No such node.
+    #[error("no such node: {0}")]
+    NoSuchNode(String),
     /// Not allowed here.
     #[error("{0}")]
     Refused(String),
@@ -125,4 +169,11 @@ pub enum HostError {
     /// It failed.
     #[error("{0}")]
     Failed(String),
+}
+
+impl HostError {
+    /// What is asked for wants a cluster.
+    pub fn alone() -> HostError {
+        HostError::Refused("this node runs alone: --peer-addr makes it one of a cluster".to_owned())
+    }
 }

@@ -1,18 +1,20 @@
 //! About the node itself: health, readiness, metrics, namespaces, cluster.
 
+use std::collections::BTreeMap;
+
 use axum::body::Body;
 use axum::response::Response;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::{Map, Value, json};
 use unisondb_api::body::answer::NamespaceMade;
-use unisondb_api::body::request::NewNamespace;
+use unisondb_api::body::request::{NewMember, NewNamespace};
 use unisondb_api::{ApiError, Route};
 use unisondb_types::Namespace;
 
 use crate::dispatch::Call;
 use crate::envelope::{self, Reply};
-use crate::host::{Standing, State};
+use crate::host::{ClusterNode, Standing, State};
 use crate::kv::missing;
 use crate::{Role, guard, intake, metrics, outcome, path};
 
@@ -26,6 +28,8 @@ pub(crate) async fn answer(call: &Call<'_>, route: Route<'_>, body: Body) -> Rep
         Route::Replica => ready(call, Some("replica")),
         Route::Metrics => Ok(scraped(call)),
         Route::Cluster => Ok(cluster(call)),
+        Route::Members => add_node(call, body).await,
+        Route::Member(node) => remove_node(call, node).await,
         Route::Namespaces if call.parts.method == Method::POST => make(call, body).await,
         Route::Namespaces => Ok(list(call)),
         Route::Namespace(name) => remove(call, name).await,
@@ -71,6 +75,10 @@ fn health(call: &Call<'_>) -> Response {
             notes.push(json!({"namespace": name, "field": "state", "value": word, "text": text}));
         }
         states.insert(name.to_owned(), word.into());
+    }
+    if let Some(text) = host.cluster().and_then(|view| view.waits) {
+        degraded = true;
+        notes.push(json!({"field": "cluster", "value": "waiting", "text": text}));
     }
     if let Some(text) = &about.unnamed {
         degraded = true;
@@ -131,6 +139,12 @@ fn ready(call: &Call<'_>, role: Option<&str>) -> Reply {
             "not ready: this node is a {}",
             about.role
         )));
+    }
+    // One that has data serves it, also while it waits to be one of several.
+    if let Some(why) = host.cluster().and_then(|view| view.waits)
+        && host.namespaces().is_empty()
+    {
+        return Err(ApiError::unavailable(format_args!("not ready: {why}")));
     }
     // Asked for after `about`: a namespace that gets its name in between is in one of the two.
     let mut standings = host.namespaces();
@@ -225,12 +239,55 @@ fn list(call: &Call<'_>) -> Response {
 /// GET `/api/v1/cluster`: what this node knows of its cluster. Alone it is one of one.
 fn cluster(call: &Call<'_>) -> Response {
     let about = call.app.host.about();
+    let nodes = match call.app.host.cluster() {
+        None => json!([{"node": about.node, "role": about.role, "version": about.version}]),
+        Some(view) => {
+            let role = |leads| if leads { "leader" } else { "follower" };
+            let one = |n: ClusterNode| json!({"node": n.name, "id": n.id, "address": n.address, "role": role(n.leads), "votes": n.votes});
+            let nodes: Vec<Value> = view.nodes.into_iter().map(one).collect();
+            let known = |name: &String| call.who.is_none_or(|token| token.knows(name));
+            let leaders = view.leaders.into_iter().filter(|(name, _)| known(name));
+            return envelope::json(&json!({
+                "cluster": about.cluster,
+                "isolated": about.isolated,
+                "nodes": nodes,
+                "wanted": view.wanted,
+                "waits": view.waits,
+                "leaders": leaders.collect::<BTreeMap<_, _>>(),
+                "namespaces": about_namespaces(&visible(call)),
+            }));
+        }
+    };
     envelope::json(&json!({
         "cluster": about.cluster,
         "isolated": about.isolated,
-        "nodes": [{"node": about.node, "role": about.role, "version": about.version}],
+        "nodes": nodes,
         "namespaces": about_namespaces(&visible(call)),
     }))
+}
+
+/// POST `/api/v1/cluster/members`.
+async fn add_node(call: &Call<'_>, body: Body) -> Reply {
+    guard::allow_all(call.who, Role::Admin)?;
+    let body = call.body(body).await?;
+    let asked: NewMember<'_> = intake::json(&body)?;
+    let address = asked.address.ok_or_else(|| missing("address"))?;
+    let added = call.app.host.add_node(address.as_str()).await;
+    added.map_err(outcome::host)?;
+    tracing::info!(target: "audit", who = call.name(), route = "POST /api/v1/cluster/members", address = address.as_str(), result = "ok");
+    Ok(envelope::json(
+        &json!({"success": true, "address": address.as_str()}),
+    ))
+}
+
+/// DELETE `/api/v1/cluster/members/{node}`.
+async fn remove_node(call: &Call<'_>, raw: &str) -> Reply {
+    guard::allow_all(call.who, Role::Admin)?;
+    let node = path::node(raw)?;
+    let removed = call.app.host.remove_node(&node).await;
+    removed.map_err(outcome::host)?;
+    tracing::info!(target: "audit", who = call.name(), route = "DELETE /api/v1/cluster/members/{node}", node, result = "ok");
+    Ok(envelope::json(&json!({"success": true, "node": node})))
 }
 
 /// POST `/api/v1/namespaces`.

@@ -119,6 +119,7 @@ pub(crate) fn backup(e: &BackupError) -> ApiError {
 pub(crate) fn host(e: HostError) -> ApiError {
     match e {
         HostError::NotFound(name) => ApiError::namespace_not_found(&name),
+        HostError::NoSuchNode(_) => ApiError::not_found(e),
         HostError::Refused(_) => ApiError::forbidden(e),
         HostError::Unavailable(_) => ApiError::unavailable(e),
         HostError::Full => ApiError::new(StatusCode::INSUFFICIENT_STORAGE, FULL),

@@ -36,6 +36,13 @@ fn entry(raw: Option<&str>, query: Query<'_>) -> Result<Bytes, ApiError> {
     })
 }
 
+/// The node that a path names: its id, its name or its address.
+pub(crate) fn node(raw: &str) -> Result<String, ApiError> {
+    let bytes = percent::decode(raw)?;
+    String::from_utf8(bytes.into_owned())
+        .map_err(|_| ApiError::bad_request("a node's name is UTF-8"))
+}
+
 /// The key of a pair or an object.
 pub(crate) fn key(raw: Option<&str>, query: Query<'_>) -> Result<Key, ApiError> {
     Ok(Key::new(entry(raw, query)?)?)

@@ -129,6 +129,12 @@ impl Token {
             .any(|g| g.covers(namespace) && g.has(role))
     }
 
+    /// Whether it may do that in all namespaces.
+    pub(crate) fn may_everywhere(&self, role: Role) -> bool {
+        let mut grants = self.grants.iter();
+        grants.any(|g| g.namespace.is_none() && g.has(role))
+    }
+
     /// Whether it may do anything at all in that namespace.
     pub(crate) fn knows(&self, namespace: &str) -> bool {
         self.grants.iter().any(|g| g.covers(namespace))

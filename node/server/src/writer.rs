@@ -194,9 +194,21 @@ impl Lane {
         self.open.store(true, Ordering::Relaxed);
     }
 
+    /// This node is not one of those any more that clients write to.
+    pub(crate) fn close_to_clients(&self) {
+        self.open.store(false, Ordering::Relaxed);
+    }
+
     /// Whether it is [`open_to_clients`](Self::open_to_clients).
     pub(crate) fn is_open_to_clients(&self) -> bool {
         self.open.load(Ordering::Relaxed)
+    }
+
+    /// Why clients may not write, if it is not.
+    pub(crate) fn closed_to_clients(&self) -> Option<WriteError> {
+        let why =
+            "not enough nodes have this namespace yet, or this one is no longer of its cluster";
+        (!self.is_open_to_clients()).then(|| WriteError::Unavailable(why.to_owned()))
     }
 
     /// Why the log takes nothing more, if so.
@@ -260,10 +272,8 @@ impl Lane {
         if let Some(why) = &self.read_only {
             return Err(WriteError::ReadOnly(why.clone()));
         }
-        if !self.is_open_to_clients() {
-            return Err(WriteError::Unavailable(
-                "the namespace is being made: not enough nodes have it yet".to_owned(),
-            ));
+        if let Some(why) = self.closed_to_clients() {
+            return Err(why);
         }
         self.engine()
             .admit(action, idempotency.as_ref())

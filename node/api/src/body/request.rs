@@ -155,6 +155,14 @@ pub struct NewNamespace<'a> {
     pub name: Option<Text<'a>>,
 }
 
+/// POST `/api/v1/cluster/members`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewMember<'a> {
+    /// Where other nodes reach it: `host:port` of its peer side.
+    #[serde(borrow)]
+    pub address: Option<Text<'a>>,
+}
+
 /// `{name: value}`, in the order given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Columns<'a>(pub Vec<(Text<'a>, Base64)>);

@@ -259,6 +259,74 @@ impl Client {
             .await
     }
 
+    /// Who belongs to the cluster, as the node knows it.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn cluster(&self) -> Result<serde_json::Value, ClientError> {
+        self.json(Method::GET, Route::Cluster, "", NOTHING).await
+    }
+
+    /// Takes the node at `address` into the cluster.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn add_node(&self, address: &str) -> Result<(), ClientError> {
+        let body = request::NewMember {
+            address: Some(address.into()),
+        };
+        let done: Result<serde_json::Value, _> = self
+            .json(Method::POST, Route::Members, "", Some(&body))
+            .await;
+        done.map(drop)
+    }
+
+    /// Takes a node out of the cluster, by its id, its name or its address.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn remove_node(&self, who: &str) -> Result<(), ClientError> {
+        let who = percent::encode(who.as_bytes());
+        let done: Result<serde_json::Value, _> = self
+            .json(Method::DELETE, Route::Member(&who), "", NOTHING)
+            .await;
+        done.map(drop)
+    }
+
+    /// The namespaces.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn namespaces(&self) -> Result<serde_json::Value, ClientError> {
+        self.json(Method::GET, Route::Namespaces, "", NOTHING).await
+    }
+
+    /// Makes a namespace; one that is there is no error.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn create_namespace(&self, name: &str) -> Result<answer::NamespaceMade, ClientError> {
+        let body = request::NewNamespace {
+            name: Some(name.into()),
+        };
+        self.json(Method::POST, Route::Namespaces, "", Some(&body))
+            .await
+    }
+
+    /// Moves a namespace to the trash; `confirm`: its name once more.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn delete_namespace(
+        &self,
+        name: &str,
+        confirm: &str,
+    ) -> Result<answer::NamespaceMade, ClientError> {
+        let query = format!("confirm={}", percent::encode(confirm.as_bytes()));
+        self.json(Method::DELETE, Route::Namespace(name), &query, NOTHING)
+            .await
+    }
+
     /// How the node is.
     ///
     /// # Errors

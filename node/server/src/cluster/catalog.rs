@@ -5,6 +5,7 @@
 //! | `wanted/ADDRESS` | a node that is to be taken in | the founder |
 //! | `founded` | all nodes of the founding vote | the leader of `_cluster` |
 //! | `node/ID` | a node that was taken in | the leader of `_cluster`; the node, where it is reached |
+//! | `removed/ID` | a node that was taken out | the leader of `_cluster` |
 //! | `namespace/NAME` | a namespace, and what is to become of it | the leader of `_cluster`; its founder, what it begins with |
 //! | `member/NAME/ID` | the raft id that a node has in a namespace's group | the node |
 //!
@@ -27,6 +28,17 @@ pub(crate) struct NodeRow {
     pub(crate) name: String,
     /// Where other nodes reach it.
     pub(crate) address: String,
+    /// Whether it is being taken out: it stays here as long as it is a member of any group, so that it can
+    /// be reached.
+    #[serde(default)]
+    pub(crate) leaving: bool,
+}
+
+/// A node that was taken out: under that id it never comes back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RemovedRow {
+    /// What its operator called it.
+    pub(crate) name: String,
 }
 
 /// What is to become of a namespace.
@@ -84,6 +96,7 @@ pub(crate) struct Catalog {
     pub(crate) founded: bool,
     pub(crate) wanted: BTreeSet<String>,
     pub(crate) nodes: BTreeMap<u64, NodeRow>,
+    pub(crate) removed: BTreeSet<u64>,
     pub(crate) namespaces: BTreeMap<Namespace, NamespaceRow>,
     /// Raft ids, by namespace and node.
     pub(crate) members: BTreeMap<Namespace, BTreeMap<u64, u64>>,
@@ -123,6 +136,9 @@ impl Catalog {
             (Some("node"), Some(id), None) => {
                 self.nodes.insert(node_id(id)?, parse(value)?);
             }
+            (Some("removed"), Some(id), None) => {
+                self.removed.insert(node_id(id)?);
+            }
             (Some("namespace"), Some(name), None) => {
                 let name = name.parse().map_err(|e| format!("{e}"))?;
                 self.namespaces.insert(name, parse(value)?);
@@ -154,19 +170,38 @@ impl Catalog {
         }
     }
 
-    /// The raft ids that are to vote in a group.
+    /// The raft ids that are to vote in a group. A node that is being taken out leaves `_cluster` last: it
+    /// learns from there what it has to hand over.
     pub(crate) fn voters(&self, namespace: &Namespace) -> BTreeSet<u64> {
         if namespace.is_cluster() {
-            return self.nodes.keys().copied().collect();
+            let stays = |id: &&u64| !self.is_leaving(**id) || self.is_member_of_any(**id);
+            return self.nodes.keys().filter(stays).copied().collect();
         }
         let of = self.members.get(namespace).into_iter().flatten();
-        let of = of.filter(|(node, _)| self.nodes.contains_key(node));
+        let of = of.filter(|(node, _)| self.nodes.contains_key(node) && !self.is_leaving(**node));
         of.map(|(_, raft_id)| *raft_id).collect()
+    }
+
+    /// Whether a node is being taken out.
+    pub(crate) fn is_leaving(&self, node: u64) -> bool {
+        self.nodes.get(&node).is_some_and(|row| row.leaving)
+    }
+
+    /// Whether a node is set down as a member of some namespace's group.
+    pub(crate) fn is_member_of_any(&self, node: u64) -> bool {
+        self.members.values().any(|of| of.contains_key(&node))
+    }
+
+    /// Members of a group on nodes that are being taken out: node and raft id.
+    pub(crate) fn leaving(&self, namespace: &Namespace) -> Vec<(u64, u64)> {
+        let of = self.members.get(namespace).into_iter().flatten();
+        let of = of.filter(|(node, _)| self.is_leaving(**node));
+        of.map(|(node, raft_id)| (*node, *raft_id)).collect()
     }
 
     /// How many nodes must have a namespace before it takes writes: most of them.
     pub(crate) fn most(&self) -> usize {
-        self.nodes.len() / 2 + 1
+        self.nodes.values().filter(|row| !row.leaving).count() / 2 + 1
     }
 }
 
@@ -184,6 +219,7 @@ pub(crate) enum At<'a> {
     Founded,
     Wanted(&'a str),
     Node(u64),
+    Removed(u64),
     Namespace(&'a Namespace),
     Member(&'a Namespace, u64),
 }
@@ -194,6 +230,7 @@ impl At<'_> {
             At::Founded => "founded".to_owned(),
             At::Wanted(address) => format!("wanted/{address}"),
             At::Node(id) => format!("node/{id:016x}"),
+            At::Removed(id) => format!("removed/{id:016x}"),
             At::Namespace(name) => format!("namespace/{name}"),
             At::Member(name, id) => format!("member/{name}/{id:016x}"),
         };

@@ -64,6 +64,9 @@ impl Forward<'_> {
                 if leads {
                     return self.lane.write(command, queued).await;
                 }
+                if let Some(why) = self.lane.closed_to_clients() {
+                    return Err(why);
+                }
                 let payload: &Bytes = payload.get_or_insert_with(|| command.payload());
                 self.ask_to_write(payload).await
             };

@@ -144,6 +144,7 @@ pub(super) async fn begin(
         &NodeRow {
             name: registry.name(),
             address: address.to_owned(),
+            leaving: false,
         },
     );
     for other in wanted.iter().filter(|wanted| *wanted != address) {

@@ -13,20 +13,25 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use unisondb_api::peer::{Ask, Told};
+use unisondb_http::Host as _;
 use unisondb_types::{Lsn, Namespace, SegmentId};
 
-use super::catalog::{At, Catalog, Change, Fate, MemberRow, NamespaceRow, NodeRow};
+use super::catalog::{At, Catalog, Change, Fate, MemberRow, NamespaceRow, NodeRow, RemovedRow};
 use super::members::{self, Step};
-use super::{Ways, change_now, decode, found, origin, want};
+use super::{Ways, applied, change_now, decode, found, origin, want};
 use crate::registry::{Registry, Wanted};
 use crate::writer::Lane;
 
 /// How often is looked though nothing has changed.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Between two tries of what did not succeed, or is not finished.
-const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(200);
 /// The longest that a thing is tried before it is looked at afresh.
 const THING: Duration = Duration::from_secs(30);
+
+/// What a node says that was taken out.
+const TAKEN_OUT: &str =
+    "this node was taken out of the cluster: stop it; to use it anew, empty its data directory";
 
 /// Something that is being done: one of a name at a time.
 type Doing = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
@@ -116,38 +121,35 @@ impl Node {
 
     fn round(&self, catalog: &Arc<Catalog>, work: &mut Work) {
         self.ways.turn_to(catalog.book());
+        self.lead_all(catalog, work);
+        if catalog.is_leaving(self.id()) || catalog.removed.contains(&self.id()) {
+            self.registry.set_cluster_waits(Some(TAKEN_OUT.to_owned()));
+            let lanes = self.registry.lanes().into_iter();
+            for lane in lanes.filter(|lane| !lane.engine().namespace().is_cluster()) {
+                lane.close_to_clients();
+            }
+        }
         let mut start = |name: String, doing: Doing| work.start(&self.registry, name, doing);
         for (namespace, row) in &catalog.namespaces {
             let (node, name, row) = (self.clone(), namespace.clone(), row.clone());
             let set_down = catalog.members.get(namespace);
             let set_down = set_down.and_then(|of| of.get(&self.id())).copied();
             match row.fate {
+                // What it still leads it hands over; nothing else is its business.
+                Fate::Creating | Fate::Live if catalog.is_leaving(self.id()) => {}
                 Fate::Creating | Fate::Live if !self.is_in_line(namespace, &row, set_down) => {
                     let doing = async move { node.have(&name, &row, set_down).await };
                     start(format!("have {namespace}"), Box::pin(doing));
                 }
-                Fate::Deleting if set_down.is_some() || self.registry.is_known(namespace) => {
+                // One of an old catalog may be here though it is deleted since.
+                Fate::Deleting | Fate::Deleted
+                    if set_down.is_some() || self.registry.is_known(namespace) =>
+                {
                     let doing = async move { node.discard(&name, set_down.is_some()).await };
                     start(format!("discard {namespace}"), Box::pin(doing));
                 }
                 _ => {}
             }
-        }
-        for lane in self.registry.lanes() {
-            let namespace = lane.engine().namespace().clone();
-            if !lane.group().leads() {
-                continue;
-            }
-            let wanted = catalog.voters(&namespace);
-            let row = catalog.namespaces.get(&namespace).cloned();
-            let is_creating = row.is_some_and(|row| row.fate == Fate::Creating);
-            let voters = lane.group().members();
-            if voters.voters == [wanted.iter().copied().collect::<Vec<_>>()] && !is_creating {
-                continue;
-            }
-            let (node, most) = (self.clone(), catalog.most());
-            let doing = async move { node.lead(&lane, &wanted, most).await };
-            start(format!("members {namespace}"), Box::pin(doing));
         }
         if self.lane.group().leads() {
             self.round_of_leader(catalog, &mut start);
@@ -157,6 +159,7 @@ impl Node {
             start("look around".to_owned(), Box::pin(doing));
         }
         if let Some(row) = catalog.nodes.get(&self.id())
+            && !row.leaving
             && (row.address != self.address || row.name != self.registry.name())
         {
             let node = self.clone();
@@ -175,6 +178,30 @@ impl Node {
                 };
                 start(format!("create {name}"), Box::pin(doing));
             }
+        }
+    }
+
+    /// Brings the members of every group that this node leads into line.
+    fn lead_all(&self, catalog: &Catalog, work: &mut Work) {
+        for lane in self.registry.lanes() {
+            let namespace = lane.engine().namespace().clone();
+            if !lane.group().leads() {
+                continue;
+            }
+            let wanted: Vec<u64> = catalog.voters(&namespace).into_iter().collect();
+            let row = catalog.namespaces.get(&namespace);
+            let is_creating = row.is_some_and(|row| row.fate == Fate::Creating);
+            let is_in_line = lane.group().members().voters == [wanted];
+            if is_in_line && !is_creating && catalog.leaving(&namespace).is_empty() {
+                continue;
+            }
+            let node = self.clone();
+            let doing = async move { node.lead(&lane).await };
+            work.start(
+                &self.registry,
+                format!("members {namespace}"),
+                Box::pin(doing),
+            );
         }
     }
 
@@ -214,7 +241,40 @@ impl Node {
             };
             start("founded".to_owned(), Box::pin(doing));
         }
+        for (id, row) in catalog.nodes.iter().filter(|(_, row)| row.leaving) {
+            let is_voter = self
+                .lane
+                .group()
+                .members()
+                .voters
+                .iter()
+                .flatten()
+                .any(|v| v == id);
+            if is_voter || catalog.is_member_of_any(*id) {
+                continue;
+            }
+            let (node, id, name) = (self.clone(), *id, row.name.clone());
+            let doing = async move {
+                let at = At::Node(id);
+                let written = at.written(node.lane.engine())?;
+                let change = Change::default().only_if(&at, written).remove(&at);
+                node.change(change.put(&At::Removed(id), &RemovedRow { name }))
+                    .await
+            };
+            start(format!("forget {id:016x}"), Box::pin(doing));
+        }
         for (namespace, row) in &catalog.namespaces {
+            for (left, _) in catalog.leaving(namespace) {
+                // It discards nothing any more, and nobody needs to reach it there.
+                if matches!(row.fate, Fate::Deleting | Fate::Deleted) {
+                    let (node, name) = (self.clone(), namespace.clone());
+                    let doing = async move {
+                        let at = At::Member(&name, left);
+                        node.change(Change::default().remove(&at)).await
+                    };
+                    start(format!("leave {namespace} {left:016x}"), Box::pin(doing));
+                }
+            }
             let gone = catalog
                 .members
                 .get(namespace)
@@ -284,9 +344,19 @@ impl Node {
         }
         let raft_id = lane.group().own();
         if set_down != Some(raft_id) {
-            let at = At::Member(namespace, self.id());
-            self.change(Change::default().put(&at, &MemberRow { raft_id }))
-                .await?;
+            // Only as long as it is wanted, and this node is one of the cluster.
+            let (now, written) = self.row(namespace)?;
+            let node = At::Node(self.id());
+            let known = node.written(self.lane.engine())?;
+            let known = known.ok_or("this node is not in the catalog yet")?;
+            if !matches!(now.fate, Fate::Creating | Fate::Live) {
+                return Err("it is wanted no more".to_owned());
+            }
+            let change = Change::default()
+                .only_if(&At::Namespace(namespace), Some(written))
+                .only_if(&node, Some(known))
+                .put(&At::Member(namespace, self.id()), &MemberRow { raft_id });
+            self.change(change).await?;
         }
         Ok(())
     }
@@ -312,10 +382,13 @@ impl Node {
             .await
     }
 
-    /// Brings the members of a group that this node leads into line.
-    async fn lead(&self, lane: &Lane, wanted: &BTreeSet<u64>, most: usize) -> Result<(), String> {
+    /// Brings the members of a group that this node leads into line. By what is so now: an old catalog
+    /// would put members out that were added since.
+    async fn lead(&self, lane: &Lane) -> Result<(), String> {
         let namespace = lane.engine().namespace();
-        let step = members::step(lane, wanted).await?;
+        let catalog = self.fresh().await?;
+        let (wanted, most) = (catalog.voters(namespace), catalog.most());
+        let step = members::step(lane, &wanted).await?;
         let voters = lane.group().members().voters;
         let enough = voters.iter().all(|set| set.len() >= most);
         if !namespace.is_cluster() && enough && self.row(namespace)?.0.fate == Fate::Creating {
@@ -325,6 +398,16 @@ impl Node {
                 }
             })
             .await?;
+        }
+        let members = lane.group().members();
+        let is_in = |id: &u64| {
+            members.learners.contains(id) || members.voters.iter().any(|set| set.contains(id))
+        };
+        for (node, raft_id) in catalog.leaving(namespace) {
+            if step == Step::InLine && !is_in(&raft_id) {
+                let at = At::Member(namespace, node);
+                self.change(Change::default().remove(&at)).await?;
+            }
         }
         match step {
             Step::InLine => Ok(()),
@@ -344,12 +427,20 @@ impl Node {
         let name = card.map_or_else(|| address.to_owned(), |card| card.name);
         let told = self.ways.ask(&link, Ask::Join, &record).await;
         match told.map_err(|e| e.to_string())?.0 {
+            Told::Joined(id) if self.fresh().await?.removed.contains(&id) => {
+                tracing::warn!(
+                    address,
+                    "a node that was taken out is not taken in again: empty its data directory first"
+                );
+                Err("it was taken out".to_owned())
+            }
             Told::Joined(id) => {
                 self.ways.learn(id, address);
                 let at = At::Node(id);
                 let row = NodeRow {
                     name,
                     address: address.to_owned(),
+                    leaving: false,
                 };
                 let change = Change::default().only_if(&at, None).put(&at, &row);
                 self.change(change.remove(&At::Wanted(address))).await
@@ -382,11 +473,21 @@ impl Node {
         let row = NodeRow {
             name: self.registry.name(),
             address: self.address.clone(),
+            leaving: false,
         };
         let written = at.written(self.lane.engine())?;
         let written = written.ok_or("it was taken out of the cluster")?;
         self.change(Change::default().only_if(&at, Some(written)).put(&at, &row))
             .await
+    }
+
+    /// The catalog with all that was acknowledged before.
+    async fn fresh(&self) -> Result<Catalog, String> {
+        let barrier = self.registry.writer().barrier(self.ways.own()).await;
+        let lsn = barrier.map_err(|e| e.to_string())?;
+        let done = applied(&self.registry, &self.lane, lsn).await;
+        done.map_err(|e| e.to_string())?;
+        Catalog::read(self.lane.engine())
     }
 
     fn row(&self, namespace: &Namespace) -> Result<(NamespaceRow, Lsn), String> {

@@ -23,11 +23,14 @@ pub(super) async fn step(lane: &Lane, wanted: &BTreeSet<u64>) -> Result<Step, St
     let group = lane.group();
     let members = group.members();
     let own = group.own();
+    let voters: BTreeSet<u64> = members.voters.iter().flatten().copied().collect();
     if !wanted.contains(&own) {
-        // It is not set down yet, or no longer: who has led it so far does not put itself out.
+        // Not set down yet, or taken out. Nobody puts himself out: another leads first, who does.
+        if let Some(heir) = wanted.iter().find(|id| voters.contains(id)) {
+            group.transfer(*heir).await.map_err(|e| e.to_string())?;
+        }
         return Ok(Step::OnTheWay);
     }
-    let voters: BTreeSet<u64> = members.voters.iter().flatten().copied().collect();
     let behind = group.behind();
     let nearly = |id: &u64| behind.get(id).is_some_and(|lacks| *lacks <= NEARLY);
     let next: BTreeSet<u64> = wanted

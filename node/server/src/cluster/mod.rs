@@ -15,6 +15,7 @@
 //! | `found` | a node that belongs to no cluster: founds one, or waits to be taken in |
 //! | `line` | a node of a cluster brings itself, and what it leads, into line with the catalog |
 //! | `members` | the leader of a group brings its members into line |
+//! | `membership` | who belongs to the cluster, as an operator sees and changes it |
 //! | `ways`, `forward`, `respond` | who is where; what only a leader can do; what other nodes ask |
 
 mod catalog;
@@ -22,6 +23,7 @@ mod forward;
 mod found;
 mod line;
 mod members;
+mod membership;
 mod respond;
 mod ways;
 
@@ -39,6 +41,7 @@ use unisondb_http::HostError;
 use unisondb_types::{Lsn, Namespace, Outcome, codec};
 
 pub(crate) use self::forward::{Forward, Position};
+pub(crate) use self::membership::{add, remove, view};
 pub(crate) use self::respond::Responder;
 pub(crate) use self::ways::Ways;
 

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use unisondb_api::Writer;
 use unisondb_engine::Engine;
-use unisondb_http::{About, Act, Host, Standing};
+use unisondb_http::{About, Act, ClusterView, Host, HostError, Standing};
 use unisondb_platform::Platform;
 use unisondb_types::Namespace;
 
 use super::{Registry, Wanted};
 use crate::cluster;
-use crate::config;
+use crate::config::{self, Address};
 
 impl Host for Registry {
     fn platform(&self) -> &Platform {
@@ -84,6 +84,32 @@ impl Host for Registry {
             match &self.0.ways {
                 Some(ways) => cluster::delete(self, ways, namespace).await,
                 None => self.discard(namespace).await,
+            }
+        })
+    }
+
+    fn cluster(&self) -> Option<ClusterView> {
+        let ways = self.0.ways.as_ref()?;
+        Some(cluster::view(self, ways))
+    }
+
+    fn add_node<'a>(&'a self, address: &'a str) -> Act<'a, ()> {
+        Box::pin(async move {
+            let Some(ways) = &self.0.ways else {
+                return Err(HostError::alone());
+            };
+            let address: Address = address
+                .parse()
+                .map_err(|e| HostError::Refused(format!("{e}")))?;
+            cluster::add(self, ways, &address.to_string()).await
+        })
+    }
+
+    fn remove_node<'a>(&'a self, who: &'a str) -> Act<'a, ()> {
+        Box::pin(async move {
+            match &self.0.ways {
+                Some(ways) => cluster::remove(self, ways, who).await,
+                None => Err(HostError::alone()),
             }
         })
     }
