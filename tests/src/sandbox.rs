@@ -325,7 +325,12 @@ fn furnish(folder: &Path, starter: &Path) {
     copy(&build::unisondb(), folder.join("bin/unisondb"));
     copy(&build::udbctl(), folder.join("bin/udbctl"));
     copy(starter, folder.join("bin/notify-start"));
-    for (from, to) in [("tests/stubs", "bin"), ("deploy/scripts", "deploy")] {
+    for (from, to) in [
+        ("tests/stubs", "bin"),
+        ("deploy/scripts", "deploy"),
+        ("deploy/haproxy", "deploy"),
+        ("deploy/nginx", "deploy"),
+    ] {
         for entry in fs::read_dir(root.join(from)).expect("the folder is in the repository") {
             let path = entry.expect("a folder can be listed").path();
             let name = path.file_name().expect("an entry has a name");

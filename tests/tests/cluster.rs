@@ -259,6 +259,61 @@ fn a_lost_node_is_replaced_and_another_is_taken_out() {
     same_segments(&cluster, 2);
 }
 
+#[test]
+fn what_was_restored_on_one_node_is_not_the_clusters() {
+    let folder = folder("restored");
+    let backups = folder.join("backups");
+    let backup_dir = format!("--backup-dir={}", backups.display());
+    let mut cluster = Cluster::start(&folder, 3, &["--ballast-bytes=0B", &backup_dir]);
+    let mut client = Anywhere::new(cluster.addresses(), 0);
+    let put = client.send("PUT", &at("/kv/a"), &[], br#"{"value":"YQ=="}"#);
+    put.unwrap_or_else(|| panic!("{}", cluster.logs()))
+        .expect(200);
+    backup(&mut client, 0);
+    let put = client.send("PUT", &at("/kv/b"), &[], br#"{"value":"Yg=="}"#);
+    let last = lsn(&put.unwrap().expect(200));
+
+    // An operator brings the namespace back to before, on one node alone, beside `_cluster`.
+    cluster.stop(0);
+    fs::remove_dir_all(cluster.data(0).join(NAMESPACE)).unwrap();
+    let sources = Sources {
+        from: backups.join(NAMESPACE),
+        wal: vec![backups.join(NAMESPACE).join("wal")],
+        lineage: None,
+    };
+    restore(&cluster.data(0), &sources, &Target::Latest);
+    cluster.launch(0);
+    cluster.until("word that it is apart", || {
+        let health = cluster.client(0).get("/health").ok()?.json();
+        health["notes"]
+            .to_string()
+            .contains("not the cluster's")
+            .then_some(())
+    });
+    let put = cluster.client(0).put(&at("/kv/c"), b"1").unwrap();
+    assert_eq!(put.status, 503, "one disk is no quorum: {}", put.text());
+    // The others go on with what they have.
+    let mut client = Anywhere::new(&cluster.addresses()[1..], 0);
+    let put = client.send("PUT", &at("/kv/d"), &[], br#"{"value":"ZA=="}"#);
+    put.unwrap_or_else(|| panic!("{}", cluster.logs()))
+        .expect(200);
+    for node in 1..3 {
+        let path = at(&format!("/kv/b?minLsn={last}"));
+        cluster.client(node).get(&path).unwrap().expect(200);
+    }
+    // Moved away, the node has the cluster's again.
+    cluster.stop(0);
+    fs::remove_dir_all(cluster.data(0).join(NAMESPACE)).unwrap();
+    cluster.launch(0);
+    cluster.until("the cluster's namespace", || {
+        let found = cluster
+            .client(0)
+            .get(&at(&format!("/kv/b?minLsn={last}")))
+            .ok()?;
+        (found.status == 200).then_some(())
+    });
+}
+
 /// Writes unique keys through whichever node answers; gives what was acknowledged.
 fn write(
     addresses: Arc<Mutex<Vec<String>>>,

@@ -14,10 +14,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{Semaphore, watch};
 use unisondb_api::Respond;
 use unisondb_api::peer::PATH;
 use unisondb_api::peer::ask::MESSAGE_BYTES;
@@ -25,7 +26,12 @@ use unisondb_api::peer::ask::MESSAGE_BYTES;
 /// How often a connection is asked whether it is alive, and how long it may take to say so.
 const PING: Duration = Duration::from_secs(5);
 /// Questions under way on one connection: those of every group, and what is written through here.
-const STREAMS: u32 = 10_000;
+const STREAMS: u32 = 4_096;
+/// How long a connection may be there before the first question on it, and how long the body of one may
+/// take.
+const READ: Duration = Duration::from_secs(10);
+/// Bytes of questions that are read or answered at once, all connections together; more wait.
+const BYTES: usize = 256 << 20;
 /// What may be on its way before it is acknowledged.
 const WINDOW_BYTES: u32 = 32 << 20;
 
@@ -34,13 +40,22 @@ pub(crate) async fn talk<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     stream: S,
     peer: SocketAddr,
     respond: &Arc<dyn Respond>,
+    bytes: &Arc<Semaphore>,
     stop: impl Future<Output = ()>,
 ) {
-    let respond = Arc::clone(respond);
+    let (respond, bytes) = (Arc::clone(respond), Arc::clone(bytes));
+    let (heard, mut hearing) = watch::channel(false);
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-        let respond = Arc::clone(&respond);
-        async move { Ok::<_, Infallible>(answer(request, respond.as_ref()).await) }
+        let (respond, bytes) = (Arc::clone(&respond), Arc::clone(&bytes));
+        heard.send_replace(true);
+        async move { Ok::<_, Infallible>(answer(request, respond.as_ref(), &bytes).await) }
     });
+    let silent = async {
+        let heard = hearing.wait_for(|heard| *heard);
+        if tokio::time::timeout(READ, heard).await.is_ok() {
+            std::future::pending::<()>().await;
+        }
+    };
     let mut connection = pin!(
         http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -55,6 +70,10 @@ pub(crate) async fn talk<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     let ended = tokio::select! {
         biased;
         ended = connection.as_mut() => ended,
+        () = silent => {
+            tracing::debug!(%peer, "a connection on which nothing was asked");
+            return;
+        }
         () = stop => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -65,18 +84,40 @@ pub(crate) async fn talk<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     }
 }
 
-async fn answer(request: Request<Incoming>, respond: &dyn Respond) -> Response<Full<Bytes>> {
+/// Room for what all connections together hold in memory.
+pub(crate) fn room() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(BYTES))
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    respond: &dyn Respond,
+    bytes: &Semaphore,
+) -> Response<Full<Bytes>> {
     if request.uri().path() != PATH {
         return only(StatusCode::NOT_FOUND);
     }
     if request.method() != Method::POST {
         return only(StatusCode::METHOD_NOT_ALLOWED);
     }
-    let body = Limited::new(request.into_body(), MESSAGE_BYTES);
-    match body.collect().await {
-        Ok(body) => Response::new(Full::new(respond.respond(body.to_bytes()).await)),
-        Err(e) if e.is::<http_body_util::LengthLimitError>() => only(StatusCode::PAYLOAD_TOO_LARGE),
-        Err(_) => only(StatusCode::BAD_REQUEST),
+    let body = request.into_body();
+    // Who does not say how much it is may take as much as is allowed.
+    let most = body.size_hint().exact().unwrap_or(MESSAGE_BYTES as u64);
+    if most > MESSAGE_BYTES as u64 {
+        return only(StatusCode::PAYLOAD_TOO_LARGE);
+    }
+    let share = bytes
+        .acquire_many(u32::try_from(most).unwrap_or(u32::MAX))
+        .await;
+    let _share = share.expect("the semaphore is never closed");
+    let body = Limited::new(body, MESSAGE_BYTES).collect();
+    match tokio::time::timeout(READ, body).await {
+        Ok(Ok(body)) => Response::new(Full::new(respond.respond(body.to_bytes()).await)),
+        Ok(Err(e)) if e.is::<http_body_util::LengthLimitError>() => {
+            only(StatusCode::PAYLOAD_TOO_LARGE)
+        }
+        Ok(Err(_)) => only(StatusCode::BAD_REQUEST),
+        Err(_) => only(StatusCode::REQUEST_TIMEOUT),
     }
 }
 

@@ -72,7 +72,7 @@ enum Speech {
     /// HTTP/1.1, with clients.
     Clients(Router),
     /// HTTP/2, with other nodes.
-    Peers(Arc<dyn Respond>),
+    Peers(Arc<dyn Respond>, Arc<Semaphore>),
 }
 
 struct Serving {
@@ -101,7 +101,14 @@ pub async fn serve_peers<L: Listener>(
     bounds: Connections,
     shutdown: impl Future<Output = ()>,
 ) {
-    listen(listeners, Speech::Peers(respond), tls, bounds, shutdown).await;
+    listen(
+        listeners,
+        Speech::Peers(respond, peers::room()),
+        tls,
+        bounds,
+        shutdown,
+    )
+    .await;
 }
 
 async fn listen<L: Listener>(
@@ -231,8 +238,8 @@ async fn talk<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
         Speech::Clients(router) => {
             talk_with_client(stream, peer, router, serving.bounds, stopping).await;
         }
-        Speech::Peers(respond) => {
-            peers::talk(stream, peer, respond, stop_is_wanted(&mut stopping)).await;
+        Speech::Peers(respond, bytes) => {
+            peers::talk(stream, peer, respond, bytes, stop_is_wanted(&mut stopping)).await;
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use openraft::ChangeMembers;
 use openraft_rt::WatchReceiver as _;
 use unisondb_types::Members;
 
@@ -85,5 +86,19 @@ impl Group {
     pub async fn transfer(&self, to: u64) -> Result<(), GroupError> {
         let done = self.raft.trigger().transfer_leader(to).await;
         done.map_err(|e| GroupError(e.to_string()))
+    }
+
+    /// Puts learners out.
+    ///
+    /// # Errors
+    /// [`GroupError`].
+    pub async fn forget(&self, learners: Vec<u64>) -> Result<(), GroupError> {
+        self.may_change_members()?;
+        let change = ChangeMembers::RemoveNodes(learners.into_iter().collect());
+        let done = scoped(
+            self.engine.platform(),
+            self.raft.change_membership(change, false),
+        );
+        done.await.map(drop).map_err(|e| GroupError(e.to_string()))
     }
 }

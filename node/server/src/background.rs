@@ -81,7 +81,12 @@ pub(crate) async fn stopped_within(
 
 /// Aborts transactions that were idle or open for too long.
 async fn expire(registry: Registry) {
-    for lane in registry.lanes() {
+    // Whoever leads does it.
+    for lane in registry
+        .lanes()
+        .into_iter()
+        .filter(|lane| lane.group().leads())
+    {
         let expired = match lane.engine().expired_transactions(lane.log_now()) {
             Ok(expired) => expired,
             Err(error) => {
@@ -90,8 +95,13 @@ async fn expire(registry: Registry) {
             }
         };
         for id in expired {
-            if let Err(error) = lane.expire(id).await {
-                tracing::debug!(%id, %error, "an expired transaction is not yet aborted");
+            let done = tokio::select! {
+                biased;
+                done = lane.expire(id) => done.map_err(|e| e.to_string()),
+                () = registry.platform_of().clock.sleep(EXPIRE_EVERY) => Err("no quorum".to_owned()),
+            };
+            if let Err(error) = done {
+                tracing::debug!(%id, error, "an expired transaction is not yet aborted");
                 break;
             }
         }

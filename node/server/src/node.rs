@@ -26,6 +26,8 @@ use crate::{background, descriptors, listen};
 /// After a stop requests have [`Connections::drain`] to end; a listener that is not done by then
 /// is cut off.
 const CUT_OFF: Duration = Duration::from_secs(15);
+/// Most connections of other nodes: one each, and those that have not broken yet.
+const PEER_CONNECTIONS: usize = 256;
 /// A tokens file longer than this is none.
 const TOKENS_BYTES: u64 = 16 << 20;
 
@@ -197,7 +199,10 @@ pub async fn start<L: Listener>(parts: Parts<L>) -> Result<Running, StartError> 
                 peers.listeners,
                 Arc::new(respond),
                 None,
-                Connections::default(),
+                Connections {
+                    max: PEER_CONNECTIONS,
+                    ..Connections::default()
+                },
                 shutdown,
             );
             Some(Peering {

@@ -62,6 +62,11 @@ impl Plan {
         matches!(self.action, Action::Adopt | Action::ReadOnly)
     }
 
+    /// Whether it goes on from what this node itself left, or made new: nothing was put here by hand.
+    pub fn goes_on(&self) -> bool {
+        matches!(self.action, Action::Create | Action::GoOn | Action::Rebuild)
+    }
+
     /// Whether it makes a new namespace.
     pub fn is_new(&self) -> bool {
         self.action == Action::Create

@@ -4,7 +4,7 @@
 //! other has said that it belongs to no cluster (D19). What it waits for is said, in the log and to whoever
 //! asks for a namespace. A node that was restored and not released founds nothing (D21).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use unisondb_api::peer::{Ask, Card, Told};
@@ -47,20 +47,32 @@ async fn round(registry: &Registry, ways: &Ways, address: &str) -> Result<(), St
     }
     let own = registry.card(address);
     let peers = registry.config().peers.iter().map(ToString::to_string);
+    let peers: BTreeSet<String> = peers.collect();
+    // By what each says that it is reached at: so all of them sort the same names.
     let mut cards = BTreeMap::from([(own.address.clone(), own.clone())]);
     let mut silent = Vec::new();
-    for peer in peers.filter(|peer| peer != address) {
-        match card(registry, ways, &peer).await {
+    for peer in peers.iter().filter(|peer| *peer != address) {
+        match card(registry, ways, peer).await {
             Some(card) if card.process == own.process => {}
-            // By the name that everybody knows it by, which is what is sorted.
-            Some(card) => drop(cards.insert(peer, card)),
-            None => silent.push(peer),
+            Some(card) => drop(cards.insert(card.address.clone(), card)),
+            None => silent.push(peer.clone()),
         }
     }
     if let Some((peer, card)) = cards.iter().find(|(_, card)| card.cluster.is_some()) {
         let cluster = card.cluster.expect("just looked at");
         return Err(format!(
-            "waiting to be taken into cluster {cluster}, which {peer} belongs to"
+            "waiting to be taken into cluster {cluster}, which {peer} belongs to; if that does not happen by itself: udbctl cluster add (or replace, if this node had another life), on a node of it"
+        ));
+    }
+    // Whom a founding is not told of it neither begins nor waits for.
+    if !peers.contains(address) {
+        return Err(format!(
+            "waiting to be taken into a cluster: on a node of it, udbctl cluster add {address} (a node founds one only where its own address is among its peers)"
+        ));
+    }
+    if let Some(stranger) = cards.keys().find(|at| !peers.contains(*at)) {
+        return Err(format!(
+            "the cluster is not founded: a peer says that it is reached at {stranger}, which is not among the peers; give it --peer-advertise, or name it so on every node"
         ));
     }
     if !silent.is_empty() {
@@ -84,6 +96,14 @@ async fn round(registry: &Registry, ways: &Ways, address: &str) -> Result<(), St
     };
     if founder.process != own.process {
         return Err(format!("waiting for {at}, which founds the cluster"));
+    }
+    for lane in registry.lanes() {
+        if origin(lane.engine()).is_empty() {
+            return Err(format!(
+                "the cluster is not founded: the log of namespace {} no longer reaches back to LSN 1, or began at a restore, and this release brings other nodes nothing but a whole log",
+                lane.engine().namespace()
+            ));
+        }
     }
     let wanted: Vec<String> = cards.into_keys().collect();
     found(registry, ways, address, &wanted).await

@@ -14,18 +14,20 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use unisondb_api::peer::{Ask, Told};
 use unisondb_http::Host as _;
-use unisondb_types::{Lsn, Namespace, SegmentId};
+use unisondb_types::Namespace;
 
-use super::catalog::{At, Catalog, Change, Fate, MemberRow, NamespaceRow, NodeRow, RemovedRow};
+use super::catalog::{At, Catalog, Change, Fate, NodeRow, RemovedRow};
 use super::members::{self, Step};
 use super::{Ways, applied, change_now, decode, found, origin, want};
-use crate::registry::{Registry, Wanted};
+use crate::registry::Registry;
 use crate::writer::Lane;
 
 /// How often is looked though nothing has changed.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Between two tries of what did not succeed, or is not finished.
 const PAUSE: Duration = Duration::from_millis(200);
+/// Between two looks whether the leader can be reached.
+const LOOK_AROUND: Duration = Duration::from_secs(5);
 /// The longest that a thing is tried before it is looked at afresh.
 const THING: Duration = Duration::from_secs(30);
 
@@ -106,16 +108,16 @@ pub(super) async fn run(registry: &Registry, ways: &Arc<Ways>, address: &str) {
 
 /// This node, in its cluster.
 #[derive(Clone)]
-struct Node {
-    registry: Registry,
-    ways: Arc<Ways>,
+pub(super) struct Node {
+    pub(super) registry: Registry,
+    pub(super) ways: Arc<Ways>,
     /// `_cluster`.
-    lane: Arc<Lane>,
+    pub(super) lane: Arc<Lane>,
     address: String,
 }
 
 impl Node {
-    fn id(&self) -> u64 {
+    pub(super) fn id(&self) -> u64 {
         self.lane.group().own()
     }
 
@@ -131,14 +133,14 @@ impl Node {
         }
         let mut start = |name: String, doing: Doing| work.start(&self.registry, name, doing);
         for (namespace, row) in &catalog.namespaces {
-            let (node, name, row) = (self.clone(), namespace.clone(), row.clone());
+            let (node, name) = (self.clone(), namespace.clone());
             let set_down = catalog.members.get(namespace);
             let set_down = set_down.and_then(|of| of.get(&self.id())).copied();
             match row.fate {
                 // What it still leads it hands over; nothing else is its business.
                 Fate::Creating | Fate::Live if catalog.is_leaving(self.id()) => {}
-                Fate::Creating | Fate::Live if !self.is_in_line(namespace, &row, set_down) => {
-                    let doing = async move { node.have(&name, &row, set_down).await };
+                Fate::Creating | Fate::Live if !self.is_in_line(namespace, row, set_down) => {
+                    let doing = async move { node.have(&name).await };
                     start(format!("have {namespace}"), Box::pin(doing));
                 }
                 // One of an old catalog may be here though it is deleted since.
@@ -153,7 +155,7 @@ impl Node {
         }
         if self.lane.group().leads() {
             self.round_of_leader(catalog, &mut start);
-        } else if self.lane.group().leader().is_none() {
+        } else {
             let node = self.clone();
             let doing = async move { node.look_around().await };
             start("look around".to_owned(), Box::pin(doing));
@@ -282,104 +284,10 @@ impl Node {
             if row.fate == Fate::Deleting && gone {
                 let (node, name) = (self.clone(), namespace.clone());
                 let doing =
-                    async move { node.change_row(&name, |row| row.fate = Fate::Deleted).await };
+                    async move { node.change_fate(&name, Fate::Deleting, Fate::Deleted).await };
                 start(format!("deleted {namespace}"), Box::pin(doing));
             }
         }
-    }
-
-    /// Whether there is nothing to do here for a namespace that is wanted.
-    fn is_in_line(&self, namespace: &Namespace, row: &NamespaceRow, set_down: Option<u64>) -> bool {
-        let Some(lane) = self.registry.lane(namespace) else {
-            return false;
-        };
-        if row.fate == Fate::Live {
-            lane.open_to_clients();
-        }
-        let is_told = !row.origin.is_empty() || row.founder != self.id() || row.fate == Fate::Live;
-        is_told && set_down == Some(lane.group().own())
-    }
-
-    /// Makes, joins or opens a namespace here, and says what it is.
-    async fn have(
-        &self,
-        namespace: &Namespace,
-        row: &NamespaceRow,
-        set_down: Option<u64>,
-    ) -> Result<(), String> {
-        let is_founder = row.founder == self.id();
-        let lane = match self.registry.lane(namespace) {
-            Some(lane) => lane,
-            None if self.registry.is_known(namespace) => {
-                return Err("it is being opened, or cannot be".to_owned());
-            }
-            None => {
-                let wanted = if !row.origin.is_empty() {
-                    Wanted::Join(namespace.clone(), Box::new(decode(&row.origin)?))
-                } else if is_founder {
-                    let above = SegmentId::new(row.ids_above);
-                    Wanted::Above(namespace.clone(), above)
-                } else {
-                    return Err("its founder has not made it yet".to_owned());
-                };
-                let made = self.registry.make(namespace, wanted).await;
-                made.map_err(|e| e.to_string())?;
-                let lane = self.registry.lane(namespace);
-                lane.ok_or("it was closed meanwhile")?
-            }
-        };
-        let begins = origin(lane.engine());
-        if row.origin.is_empty() && is_founder && !begins.is_empty() {
-            self.change_row(namespace, |row| row.origin.clone_from(&begins))
-                .await?;
-        } else if !row.origin.is_empty() {
-            let wanted = decode(&row.origin)?.lineage.lineage;
-            let history = lane.engine().history();
-            if history.lineage != wanted && !history.ancestors.iter().any(|a| a.lineage == wanted) {
-                return Err(format!(
-                    "lineage {} lies here, and the cluster has {wanted}",
-                    history.lineage
-                ));
-            }
-        }
-        let raft_id = lane.group().own();
-        if set_down != Some(raft_id) {
-            // Only as long as it is wanted, and this node is one of the cluster.
-            let (now, written) = self.row(namespace)?;
-            let node = At::Node(self.id());
-            let known = node.written(self.lane.engine())?;
-            let known = known.ok_or("this node is not in the catalog yet")?;
-            if !matches!(now.fate, Fate::Creating | Fate::Live) {
-                return Err("it is wanted no more".to_owned());
-            }
-            let change = Change::default()
-                .only_if(&At::Namespace(namespace), Some(written))
-                .only_if(&node, Some(known))
-                .put(&At::Member(namespace, self.id()), &MemberRow { raft_id });
-            self.change(change).await?;
-        }
-        Ok(())
-    }
-
-    /// Discards a namespace here, and says so.
-    async fn discard(&self, namespace: &Namespace, is_set_down: bool) -> Result<(), String> {
-        if self.registry.is_known(namespace) {
-            self.registry
-                .discard(namespace)
-                .await
-                .map_err(|e| e.to_string())?;
-        }
-        if !is_set_down {
-            return Ok(());
-        }
-        let used = self.registry.directory().retired(namespace);
-        let used = used.map_or(0, SegmentId::get);
-        let at = At::Namespace(namespace);
-        let (mut row, written) = self.row(namespace)?;
-        row.ids_above = row.ids_above.max(used);
-        let change = Change::default().only_if(&at, Some(written)).put(&at, &row);
-        self.change(change.remove(&At::Member(namespace, self.id())))
-            .await
     }
 
     /// Brings the members of a group that this node leads into line. By what is so now: an old catalog
@@ -392,12 +300,8 @@ impl Node {
         let voters = lane.group().members().voters;
         let enough = voters.iter().all(|set| set.len() >= most);
         if !namespace.is_cluster() && enough && self.row(namespace)?.0.fate == Fate::Creating {
-            self.change_row(namespace, |row| {
-                if row.fate == Fate::Creating {
-                    row.fate = Fate::Live;
-                }
-            })
-            .await?;
+            self.change_fate(namespace, Fate::Creating, Fate::Live)
+                .await?;
         }
         let members = lane.group().members();
         let is_in = |id: &u64| {
@@ -442,8 +346,13 @@ impl Node {
                     address: address.to_owned(),
                     leaving: false,
                 };
-                let change = Change::default().only_if(&at, None).put(&at, &row);
-                self.change(change.remove(&At::Wanted(address))).await
+                let change = Change::default().remove(&At::Wanted(address));
+                // By another name it is in already.
+                let change = match at.written(self.lane.engine())? {
+                    Some(_) => change,
+                    None => change.only_if(&at, None).put(&at, &row),
+                };
+                self.change(change).await
             }
             Told::Refused(why) => {
                 tracing::warn!(address, why, "a node cannot be taken in");
@@ -453,18 +362,22 @@ impl Node {
         }
     }
 
-    /// Without a leader: the book may be old. Asks those that the configuration names where they are.
+    /// Now and then looks whether the leader can be reached. If not, the book may be old: asks those that
+    /// the configuration names who they are.
     async fn look_around(&self) -> Result<(), String> {
-        for peer in &self.registry.config().peers {
-            let peer = peer.to_string();
-            if let Some(card) = found::card(&self.registry, &self.ways, &peer).await
-                && card.cluster == self.ways.cluster()
-                && let Some(node) = card.node.filter(|node| *node != self.id())
-            {
-                self.ways.learn(node, &peer);
+        let clock = self.registry.platform_of().clock.clone();
+        if self.fresh().await.is_err() {
+            for peer in &self.registry.config().peers {
+                let peer = peer.to_string();
+                if let Some(card) = found::card(&self.registry, &self.ways, &peer).await
+                    && card.cluster == self.ways.cluster()
+                    && let Some(node) = card.node.filter(|node| *node != self.id())
+                {
+                    self.ways.learn(node, &peer);
+                }
             }
         }
-        self.registry.platform_of().clock.sleep(AGAIN).await;
+        clock.sleep(LOOK_AROUND).await;
         Ok(())
     }
 
@@ -482,7 +395,7 @@ impl Node {
     }
 
     /// The catalog with all that was acknowledged before.
-    async fn fresh(&self) -> Result<Catalog, String> {
+    pub(super) async fn fresh(&self) -> Result<Catalog, String> {
         let barrier = self.registry.writer().barrier(self.ways.own()).await;
         let lsn = barrier.map_err(|e| e.to_string())?;
         let done = applied(&self.registry, &self.lane, lsn).await;
@@ -490,24 +403,7 @@ impl Node {
         Catalog::read(self.lane.engine())
     }
 
-    fn row(&self, namespace: &Namespace) -> Result<(NamespaceRow, Lsn), String> {
-        let found = NamespaceRow::read(self.lane.engine(), namespace)?;
-        found.ok_or_else(|| "it is no longer in the catalog".to_owned())
-    }
-
-    async fn change_row(
-        &self,
-        namespace: &Namespace,
-        change: impl FnOnce(&mut NamespaceRow),
-    ) -> Result<(), String> {
-        let at = At::Namespace(namespace);
-        let (mut row, written) = self.row(namespace)?;
-        change(&mut row);
-        self.change(Change::default().only_if(&at, Some(written)).put(&at, &row))
-            .await
-    }
-
-    async fn change(&self, change: Change) -> Result<(), String> {
+    pub(super) async fn change(&self, change: Change) -> Result<(), String> {
         change_now(&self.registry, change)
             .await
             .map_err(|e| e.to_string())

@@ -1,5 +1,5 @@
 //! The leader of a group brings its members into line with the catalog: who is set down and is no member
-//! becomes a learner, and a voter when it has nearly all; who is a member and is set down no more leaves.
+//! becomes a learner, and a voter when it has nearly all; who is a member and is not set down leaves.
 //! One step a call; each can be done again, by this leader or a later one.
 
 use std::collections::BTreeSet;
@@ -33,16 +33,29 @@ pub(super) async fn step(lane: &Lane, wanted: &BTreeSet<u64>) -> Result<Step, St
     }
     let behind = group.behind();
     let nearly = |id: &u64| behind.get(id).is_some_and(|lacks| *lacks <= NEARLY);
-    let next: BTreeSet<u64> = wanted
+    let near: BTreeSet<u64> = wanted
         .iter()
-        .filter(|id| voters.contains(id) || **id == own || nearly(id))
+        .filter(|id| voters.contains(id) || nearly(id))
         .copied()
         .collect();
+    // A group of one grows to all at once, as soon as most of them have nearly all: of two, the loss of either
+    // would be the end.
+    let next = match voters.len() == 1 && near.len() > wanted.len() / 2 {
+        true => wanted.clone(),
+        false if voters.len() == 1 => voters.clone(),
+        false => near,
+    };
     if let Some(id) = wanted
         .iter()
         .find(|id| !voters.contains(id) && !members.learners.contains(id))
     {
         group.follow(*id).await.map_err(|e| e.to_string())?;
+        return Ok(Step::OnTheWay);
+    }
+    let strangers = members.learners.iter().filter(|id| !wanted.contains(id));
+    let strangers: Vec<u64> = strangers.copied().collect();
+    if !strangers.is_empty() {
+        group.forget(strangers).await.map_err(|e| e.to_string())?;
         return Ok(Step::OnTheWay);
     }
     if members.voters.len() > 1 || next != voters {

@@ -14,6 +14,7 @@
 //! | `catalog` | what lies in `_cluster` |
 //! | `found` | a node that belongs to no cluster: founds one, or waits to be taken in |
 //! | `line` | a node of a cluster brings itself, and what it leads, into line with the catalog |
+//! | `presence` | a namespace of the cluster on this node: had, or discarded |
 //! | `members` | the leader of a group brings its members into line |
 //! | `membership` | who belongs to the cluster, as an operator sees and changes it |
 //! | `ways`, `forward`, `respond` | who is where; what only a leader can do; what other nodes ask |
@@ -24,6 +25,7 @@ mod found;
 mod line;
 mod members;
 mod membership;
+mod presence;
 mod respond;
 mod ways;
 
@@ -106,7 +108,8 @@ pub(crate) async fn create(
     }
 }
 
-/// Deletes a namespace, in the whole cluster: done as soon as it is decided and gone here.
+/// Deletes a namespace, in the whole cluster: done when it is gone here, and on so many nodes that the others
+/// can acknowledge nothing more.
 pub(crate) async fn delete(
     registry: &Registry,
     ways: &Ways,
@@ -114,10 +117,17 @@ pub(crate) async fn delete(
 ) -> Result<(), HostError> {
     let gone = async {
         want(registry, ways, Ask::Delete(namespace.clone())).await?;
-        while registry.is_known(namespace) {
+        loop {
+            let rest = registry.lane(ways.own()).map_or(Ok(0), |lane| {
+                let catalog = Catalog::read(lane.engine())?;
+                let rest = catalog.members.get(namespace).map_or(0, |of| of.len());
+                Ok::<_, String>(if rest < catalog.most() { 0 } else { rest })
+            });
+            if rest == Ok(0) && !registry.is_known(namespace) {
+                return Ok(());
+            }
             registry.platform_of().clock.sleep(LOOK).await;
         }
-        Ok(())
     };
     tokio::select! {
         biased;

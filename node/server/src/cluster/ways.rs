@@ -64,7 +64,11 @@ impl Ways {
 
     /// Goes by another book from now on.
     pub(crate) fn turn_to(&self, book: Book) {
-        *self.book.write() = book;
+        let mut now = self.book.write();
+        // What a node said once counts until the cluster has something new of it.
+        let mut learnt = self.learnt.write();
+        learnt.retain(|node, _| now.addresses.get(node) == book.addresses.get(node));
+        *now = book;
     }
 
     /// A node said that it is there.

@@ -131,6 +131,6 @@ keys! {
         cluster: bool = "false", "Let cluster settings act on a restored directory";
         peer_addr: Option<Address> = "", "Where other nodes connect; with it this node belongs to a cluster, waits to be taken into one, or founds one";
         peer_advertise: Option<Address> = "", "Where other nodes reach this one [peer_addr; where that names no host, the node's name and its port]";
-        peers: Vec<Address> = "", "Where the nodes of the founding are reached, between commas; this one may be among them";
+        peers: Vec<Address> = "", "Where the nodes of the founding are reached, between commas, this one among them; or the nodes of the cluster that it is to be taken into";
     }
 }

@@ -162,6 +162,11 @@ impl Registry {
         self.0.isolated()
     }
 
+    /// Whether this one was restored and not released.
+    pub(crate) fn is_isolated(&self, engine: &Engine) -> bool {
+        self.0.is_isolated(engine)
+    }
+
     /// Why this node can neither found a cluster nor join one, if so.
     pub(crate) fn cluster_refused(&self) -> Option<String> {
         let why = if self.0.flat {
@@ -189,9 +194,15 @@ impl Registry {
         let of_cluster = self.lane(&Namespace::cluster());
         Card {
             node: of_cluster.as_ref().map(|lane| lane.group().own()),
-            cluster: of_cluster.map(|lane| lane.engine().cluster()),
+            cluster: match of_cluster {
+                Some(lane) => Some(lane.engine().cluster()),
+                // What is not open yet, or cannot be, is there.
+                None => inner.of_cluster.then(|| inner.directory.cluster()),
+            },
             name: self.name(),
-            has_data: !inner.namespaces.all().is_empty() || inner.namespaces.unnamed().is_some(),
+            has_data: inner.of_cluster
+                || !inner.namespaces.all().is_empty()
+                || inner.namespaces.unnamed().is_some(),
             address: address.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             process: inner.process,

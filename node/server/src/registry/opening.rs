@@ -86,6 +86,11 @@ impl Inner {
         // Written down before anything is changed: afterwards nothing would tell.
         let (forced, beside_isolated) = (self.effective.forced, self.isolated());
         let decided = move |plan: &start::Plan| {
+            if plan.namespace.is_cluster() && !plan.goes_on() {
+                return Err(StartError::Refused(
+                    "_cluster is no longer as this node left it: what a cluster is made of is never restored. Empty this data directory and have the node taken in anew (udbctl cluster replace)".to_owned(),
+                ));
+            }
             let apart = plan.stays_in_its_lineage() || (plan.is_new() && beside_isolated);
             if apart && !forced {
                 directory
