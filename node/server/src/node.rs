@@ -20,7 +20,7 @@ use crate::config::{Config, Durability, Effective};
 use crate::directory::{Directory, DirectoryError, Layout};
 use crate::namespaces::Outcome;
 use crate::registry::{Registry, Wanted, wait};
-use crate::tls::{self, TlsError};
+use crate::tls::{self, TlsDial, TlsError};
 use crate::{background, descriptors, listen};
 
 /// After a stop requests have [`Connections::drain`] to end; a listener that is not done by then
@@ -143,9 +143,26 @@ pub async fn start<L: Listener>(parts: Parts<L>) -> Result<Running, StartError> 
     let of_several = config
         .advertised(&directory.name())
         .and_then(|address| Some((address, peers?)));
+    let peer_tls = match (
+        &config.peer_tls_cert,
+        &config.peer_tls_key,
+        &config.peer_tls_ca,
+    ) {
+        (Some(cert), Some(key), Some(authority)) => {
+            let disk = platform.disk.as_ref();
+            Some(tls::load_peers(disk, cert, key, authority)?)
+        }
+        _ => None,
+    };
+    if let Some((_, peers)) = &of_several {
+        warn_of_peers(peers, peer_tls.is_some());
+    }
     let ways = of_several.as_ref().map(|(_, peers)| {
-        let ways = Ways::new(peers.dial.clone(), platform.clock.clone());
-        Arc::new(ways)
+        let dial = match &peer_tls {
+            Some(tls) => Arc::new(TlsDial::new(peers.dial.clone(), tls.client.clone())),
+            None => peers.dial.clone(),
+        };
+        Arc::new(Ways::new(dial, platform.clock.clone()))
     });
     let of_cluster = of_several.is_some() && directory.is_of_cluster()?;
     let mut wanted = wanted(&config, &layout, of_several.is_some());
@@ -198,7 +215,7 @@ pub async fn start<L: Listener>(parts: Parts<L>) -> Result<Running, StartError> 
             let serving = unisondb_http::serve_peers(
                 peers.listeners,
                 Arc::new(respond),
-                None,
+                peer_tls.map(|tls| tls.server),
                 Connections {
                     max: PEER_CONNECTIONS,
                     ..Connections::default()
@@ -339,6 +356,16 @@ fn tokens(platform: &Platform, config: &Config) -> Result<Option<Tokens>, StartE
     Tokens::parse(&text)
         .map(Some)
         .map_err(|e| wrong(e.to_string()))
+}
+
+/// Says loudly what an operator may not have meant of the side that faces other nodes.
+fn warn_of_peers<L: Listener>(peers: &PeerSide<L>, tls: bool) {
+    if !tls && !listen::is_loopback(&peers.listeners) {
+        tracing::warn!(
+            addresses = ?listen::addresses(&peers.listeners),
+            "WHOEVER REACHES THE PEER SIDE CAN DO WHAT A NODE CAN: it is not bound to the loopback, and peer_tls_cert, peer_tls_key and peer_tls_ca are not set"
+        );
+    }
 }
 
 /// Says loudly what an operator may not have meant.

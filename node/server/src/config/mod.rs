@@ -30,6 +30,15 @@ const VARIABLE_CONFIG: &str = "UNISONDB_CONFIG";
 const PREFIX: &str = "UNISONDB_";
 /// Variables of `udbctl`, which an operator may well have set for both.
 const OTHERS: [&str; 2] = ["UNISONDB_TOKEN", "UNISONDB_URL"];
+/// What makes a node one of a cluster.
+const CLUSTER: [&str; 6] = [
+    "peer_addr",
+    "peer_advertise",
+    "peer_tls_cert",
+    "peer_tls_key",
+    "peer_tls_ca",
+    "peers",
+];
 /// A configuration file longer than this is no configuration file.
 const FILE_BYTES: u64 = 1 << 20;
 
@@ -260,12 +269,10 @@ impl Effective {
 
     /// Cluster settings that stand somewhere: names and where.
     pub fn cluster_settings(&self) -> Vec<String> {
-        let set = ["peer_addr", "peer_advertise", "peers"]
-            .into_iter()
-            .filter(|name| {
-                let value = &self.values[name];
-                value.source != Source::Default && !value.text.is_empty()
-            });
+        let set = CLUSTER.into_iter().filter(|name| {
+            let value = &self.values[name];
+            value.source != Source::Default && !value.text.is_empty()
+        });
         set.map(|name| place(name, self.source(name), self.file.as_deref()))
             .collect()
     }
@@ -295,6 +302,13 @@ impl Effective {
         let no = |text: &str| Err(ConfigError::Contradiction(text.to_owned()));
         if c.tls_cert.is_some() != c.tls_key.is_some() {
             return no("tls_cert and tls_key belong together: one of them is missing");
+        }
+        let of_peers = [&c.peer_tls_cert, &c.peer_tls_key, &c.peer_tls_ca];
+        if of_peers.iter().any(|path| path.is_some()) && of_peers.iter().any(|path| path.is_none())
+        {
+            return no(
+                "peer_tls_cert, peer_tls_key and peer_tls_ca belong together: one is missing",
+            );
         }
         let targets = usize::from(c.recovery_target_time.is_some())
             + usize::from(c.recovery_target_lsn.is_some())

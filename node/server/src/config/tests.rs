@@ -151,6 +151,7 @@ fn values_that_contradict_each_other_are_refused() {
             &["--durability=interval", "--peer-addr=:9000"],
             "node alone",
         ),
+        (&["--peer-tls-cert=c", "--peer-tls-key=k"], "peer_tls_ca"),
         (&["--node-name=a\nb"], "node_name"),
     ] {
         let text = error(args, &[]);
