@@ -15,7 +15,7 @@
 
 pub mod cli;
 mod cluster;
-mod exit;
+pub mod exit;
 mod inspect;
 mod output;
 mod progress;
