@@ -52,8 +52,10 @@ use crate::under_way::{Promise, UnderWay};
 
 /// How often a leader shows that it is there.
 const HEARTBEAT: Duration = Duration::from_millis(250);
-/// How long a follower waits for that before it stands for election: at least, and less than.
-const ELECTION: (Duration, Duration) = (Duration::from_millis(600), Duration::from_millis(900));
+/// How long a follower waits before it stands for election: at least, and less than; by openraft's reckoning,
+/// which counts from when the longest of these has passed since it last heard the leader. So after 1.0 to
+/// 1.2 s of silence.
+const ELECTION: (Duration, Duration) = (Duration::from_millis(400), Duration::from_millis(600));
 /// How long a snapshot may be under way.
 const SNAPSHOT: Duration = Duration::from_secs(60);
 
