@@ -40,6 +40,10 @@ pub trait Host: Send + Sync + 'static {
     fn cluster(&self) -> Option<ClusterView> {
         None
     }
+    /// Why it is not one of its cluster yet, or no longer, in words. Asked by every health check.
+    fn cluster_waits(&self) -> Option<String> {
+        None
+    }
     /// Takes the node at `address` (`host:port` of its peer side) into the cluster.
     fn add_node<'a>(&'a self, _address: &'a str) -> Act<'a, ()> {
         Box::pin(std::future::ready(Err(HostError::alone())))

@@ -76,7 +76,7 @@ fn health(call: &Call<'_>) -> Response {
         }
         states.insert(name.to_owned(), word.into());
     }
-    if let Some(text) = host.cluster().and_then(|view| view.waits) {
+    if let Some(text) = host.cluster_waits() {
         degraded = true;
         notes.push(json!({"field": "cluster", "value": "waiting", "text": text}));
     }
@@ -141,7 +141,7 @@ fn ready(call: &Call<'_>, role: Option<&str>) -> Reply {
         )));
     }
     // One that has data serves it, also while it waits to be one of several.
-    if let Some(why) = host.cluster().and_then(|view| view.waits)
+    if let Some(why) = host.cluster_waits()
         && host.namespaces().is_empty()
     {
         return Err(ApiError::unavailable(format_args!("not ready: {why}")));

@@ -326,6 +326,11 @@ impl Lane {
         let mut sealed = self.engine().watch_sealed();
         let mut deadline = self.platform.clock.sleep(SEAL_WAIT);
         let mut applied = self.engine().watch_applied();
+        if *applied.borrow() < lsn
+            && let Some(why) = self.failed().or_else(|| self.engine().stopped())
+        {
+            return Err(WriteError::Unavailable(why));
+        }
         tokio::select! {
             biased;
             reached = applied.wait_for(|applied| *applied >= lsn) => {

@@ -22,11 +22,16 @@ pub struct Damaged {
 
 /// A message: `header`, and behind it what `rest` puts there.
 pub fn encode(header: &impl Encode, rest: impl FnOnce(&mut BytesMut)) -> Bytes {
-    let header = codec::encode(header);
+    enclose(&codec::encode(header), rest)
+}
+
+/// The same around a header that is encoded already, or is none: what a test of a decoder sends past the
+/// checksum.
+pub fn enclose(header: &[u8], rest: impl FnOnce(&mut BytesMut)) -> Bytes {
     let mut out = BytesMut::with_capacity(PREFIX_BYTES + header.len());
     out.put_u32_le(0);
     out.put_u32_le(u32::try_from(header.len()).expect("a header is short"));
-    out.put_slice(&header);
+    out.put_slice(header);
     rest(&mut out);
     let sum = crc32c::crc32c(&out[4..]);
     out[..4].copy_from_slice(&sum.to_le_bytes());

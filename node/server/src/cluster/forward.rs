@@ -57,7 +57,7 @@ impl Forward<'_> {
                 ..
             }
         );
-        let mut payload = None;
+        let (mut payload, mut tried) = (None, Tried::default());
         loop {
             let leads = self.lane.group().leads();
             let attempt = async {
@@ -84,9 +84,12 @@ impl Forward<'_> {
                     }
                     return Ok(written);
                 }
-                Err(WriteError::Unavailable(_)) if !late => {}
-                Err(WriteError::Unknown(_)) if !late && may_repeat => {}
-                Err(why) => return Err(why),
+                Err(why) => {
+                    let again = tried.may_go_on(&why, may_repeat) && !late;
+                    if !again {
+                        return Err(tried.end(why));
+                    }
+                }
             }
             self.clock.sleep(PAUSE).await;
         }
@@ -157,11 +160,66 @@ impl Forward<'_> {
     }
 }
 
+/// What the tries of one write leave open.
+#[derive(Debug, Default)]
+struct Tried {
+    /// Why one of them may have been written, if so: no later one takes that back.
+    unknown: Option<String>,
+}
+
+impl Tried {
+    /// Whether it may be tried again after this.
+    fn may_go_on(&mut self, why: &WriteError, may_repeat: bool) -> bool {
+        match why {
+            WriteError::Unavailable(_) => true,
+            WriteError::Unknown(why) => {
+                self.unknown.get_or_insert_with(|| why.clone());
+                may_repeat
+            }
+            _ => false,
+        }
+    }
+
+    /// What is answered at the end. All but [`WriteError::Unknown`] promise that nothing was written.
+    fn end(self, last: WriteError) -> WriteError {
+        match self.unknown {
+            Some(why) => WriteError::Unknown(why),
+            None => last,
+        }
+    }
+}
+
 /// Why it was not done.
 fn not(told: Told) -> WriteError {
     match told {
         Told::Not(why) => why,
         Told::Refused(why) => WriteError::Unavailable(why),
         other => WriteError::Unknown(format!("an answer to something else: {other:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_have_been_written_once_is_never_answered_as_surely_not() {
+        let (lost, busy) = (
+            WriteError::Unknown("lost".to_owned()),
+            WriteError::Unavailable("no leader".to_owned()),
+        );
+        let mut tried = Tried::default();
+        assert!(tried.may_go_on(&busy, false) && tried.may_go_on(&lost, true));
+        assert!(tried.may_go_on(&busy, true) && !tried.may_go_on(&WriteError::Full, true));
+        assert_eq!(tried.end(WriteError::Full), lost);
+
+        let mut tried = Tried::default();
+        assert!(tried.may_go_on(&busy, false));
+        assert!(
+            !tried.may_go_on(&lost, false),
+            "without a key it would be twice"
+        );
+        assert_eq!(tried.end(busy.clone()), lost);
+        assert_eq!(Tried::default().end(busy.clone()), busy);
     }
 }

@@ -5,20 +5,19 @@
 //! of its own, one a thing. So whatever it does is right, or refused, in whatever order it happens:
 //! changes of the catalog are conditional on what they were decided by.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use unisondb_api::peer::{Ask, Told};
-use unisondb_http::Host as _;
 use unisondb_types::Namespace;
 
 use super::catalog::{At, Catalog, Change, Fate, NodeRow, RemovedRow};
 use super::members::{self, Step};
-use super::{Ways, applied, change_now, decode, found, origin, want};
+use super::{Ways, change_now, decode, found, fresh, origin, want};
 use crate::registry::Registry;
 use crate::writer::Lane;
 
@@ -40,39 +39,37 @@ type Doing = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
 #[derive(Default)]
 struct Work {
-    names: BTreeSet<String>,
-    tasks: JoinSet<String>,
+    names: BTreeMap<String, AbortHandle>,
+    tasks: JoinSet<()>,
 }
 
 impl Work {
     fn start(&mut self, registry: &Registry, name: String, doing: Doing) {
-        if !self.names.insert(name.clone()) {
+        if self.names.contains_key(&name) {
             return;
         }
         let clock = registry.platform_of().clock.clone();
-        self.tasks.spawn(async move {
+        let what = name.clone();
+        let task = self.tasks.spawn(async move {
             let done = tokio::select! {
                 biased;
                 done = doing => done,
                 () = clock.sleep(THING) => Err("it takes long".to_owned()),
             };
             if let Err(why) = done {
-                tracing::debug!(name, why, "not done yet");
+                tracing::debug!(what, why, "not done yet");
                 clock.sleep(PAUSE).await;
             }
-            name
         });
+        self.names.insert(name, task);
     }
 
     async fn ended(&mut self) {
-        match self.tasks.join_next().await {
-            Some(Ok(name)) => {
-                self.names.remove(&name);
-            }
-            // A panic is told by the runtime; what it was doing stays undone.
-            Some(Err(_)) => {}
-            None => std::future::pending().await,
+        if self.tasks.join_next().await.is_none() {
+            std::future::pending().await
         }
+        // Also one that has panicked: it is begun anew.
+        self.names.retain(|_, task| !task.is_finished());
     }
 }
 
@@ -396,11 +393,8 @@ impl Node {
 
     /// The catalog with all that was acknowledged before.
     pub(super) async fn fresh(&self) -> Result<Catalog, String> {
-        let barrier = self.registry.writer().barrier(self.ways.own()).await;
-        let lsn = barrier.map_err(|e| e.to_string())?;
-        let done = applied(&self.registry, &self.lane, lsn).await;
-        done.map_err(|e| e.to_string())?;
-        Catalog::read(self.lane.engine())
+        let catalog = fresh(&self.registry, &self.lane).await;
+        catalog.map_err(|e| e.to_string())
     }
 
     pub(super) async fn change(&self, change: Change) -> Result<(), String> {

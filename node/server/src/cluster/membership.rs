@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use unisondb_api::WriteError;
-use unisondb_http::{ClusterNode, ClusterView, Host as _, HostError};
-use unisondb_types::Namespace;
+use unisondb_http::{ClusterNode, ClusterView, HostError};
 
 use super::catalog::{At, Catalog, Change, NodeRow};
-use super::{LOOK, Ways, applied, change_now, found, waits};
+use super::{LOOK, Ways, change_now, found, fresh, waits};
 use crate::registry::Registry;
 use crate::writer::Lane;
 
@@ -25,8 +24,12 @@ pub(crate) fn view(registry: &Registry, ways: &Ways) -> ClusterView {
     let Some(lane) = registry.lane(ways.own()) else {
         return view;
     };
-    let Ok(catalog) = Catalog::read(lane.engine()) else {
-        return view;
+    let catalog = match Catalog::read(lane.engine()) {
+        Ok(catalog) => catalog,
+        Err(why) => {
+            view.waits = Some(format!("_cluster cannot be read: {why}"));
+            return view;
+        }
     };
     let (leader, members) = (lane.group().leader(), lane.group().members());
     for (id, row) in &catalog.nodes {
@@ -139,12 +142,9 @@ pub(crate) async fn remove(registry: &Registry, ways: &Ways, who: &str) -> Resul
 
 /// `_cluster`, with all that was acknowledged before.
 async fn now(registry: &Registry, ways: &Ways) -> Result<(Arc<Lane>, Catalog), HostError> {
-    let own = Namespace::cluster();
     let lane = registry.lane(ways.own());
     let lane = lane.ok_or_else(|| HostError::Unavailable(waits(registry)))?;
-    let lsn = registry.writer().barrier(&own).await.map_err(failed)?;
-    applied(registry, &lane, lsn).await.map_err(failed)?;
-    let catalog = Catalog::read(lane.engine()).map_err(HostError::Failed)?;
+    let catalog = fresh(registry, &lane).await.map_err(failed)?;
     Ok((lane, catalog))
 }
 

@@ -192,8 +192,7 @@ async fn want(registry: &Registry, ways: &Ways, ask: Ask) -> Result<(), HostErro
 /// Decides, as the leader of `_cluster`, what is to become of a namespace.
 async fn decide(registry: &Registry, lane: &Lane, ask: &Ask) -> Result<(), WriteError> {
     let engine = lane.engine();
-    fresh(registry, lane).await?;
-    let catalog = Catalog::read(engine).map_err(WriteError::Failed)?;
+    let catalog = fresh(registry, lane).await?;
     if !catalog.founded {
         return Err(WriteError::Unavailable(waits(registry)));
     }
@@ -242,21 +241,20 @@ async fn decide(registry: &Registry, lane: &Lane, ask: &Ask) -> Result<(), Write
     change_now(registry, change).await
 }
 
-/// Waits until this node's `_cluster` has all that was acknowledged before.
-async fn fresh(registry: &Registry, lane: &Lane) -> Result<(), WriteError> {
-    let lsn = lane.group().barrier().await?;
-    applied(registry, lane, lsn).await
-}
-
-async fn applied(registry: &Registry, lane: &Lane, lsn: Lsn) -> Result<(), WriteError> {
+/// The catalog with all that was acknowledged before.
+async fn fresh(registry: &Registry, lane: &Lane) -> Result<Catalog, WriteError> {
+    let writer = unisondb_http::Host::writer(registry);
+    let lsn = writer.barrier(&Namespace::cluster()).await?;
     let mut applied = lane.engine().watch_applied();
     tokio::select! {
         biased;
-        _ = applied.wait_for(|applied| *applied >= lsn) => Ok(()),
+        _ = applied.wait_for(|applied| *applied >= lsn) => {}
         () = registry.platform_of().clock.sleep(PATIENCE) => {
-            Err(WriteError::Unavailable(format!("LSN {lsn} of _cluster is not applied here yet")))
+            let why = format!("LSN {lsn} of _cluster is not applied here yet");
+            return Err(WriteError::Unavailable(why));
         }
     }
+    Catalog::read(lane.engine()).map_err(WriteError::Failed)
 }
 
 /// Changes `_cluster`, through whoever leads it.

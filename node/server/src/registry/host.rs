@@ -93,6 +93,10 @@ impl Host for Registry {
         Some(cluster::view(self, ways))
     }
 
+    fn cluster_waits(&self) -> Option<String> {
+        Registry::cluster_waits(self)
+    }
+
     fn add_node<'a>(&'a self, address: &'a str) -> Act<'a, ()> {
         Box::pin(async move {
             let Some(ways) = &self.0.ways else {
