@@ -217,6 +217,8 @@ fn a_lost_node_is_replaced_and_another_is_taken_out() {
             .then_some(())
     });
     assert_eq!(cluster.client(0).get("/readyz").unwrap().status, 503);
+    let unknown = cluster.client(0).get(&at("/kv/a")).unwrap();
+    assert_eq!(unknown.status, 503, "not here: {}", unknown.text());
     let old = cluster.peer(0).to_owned();
     let body = json!({"address": old});
     cluster.until("refusal: its address is a known node's", || {

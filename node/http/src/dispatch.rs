@@ -307,7 +307,7 @@ impl Inside<'_> {
                 None if absent == Absent::Create && host.auto_create() => {
                     return host.create(&self.namespace).await.map_err(outcome::host);
                 }
-                None => return Err(ApiError::namespace_not_found(&self.namespace)),
+                None => return Err(outcome::host(host.absent(&self.namespace).await)),
             };
             looks += 1;
             if looks > LOOKS {

@@ -14,6 +14,9 @@ use unisondb_types::{ClusterId, Namespace};
 /// Something that takes a while and may fail with a reason in words.
 pub type Act<'a, T> = Pin<Box<dyn Future<Output = Result<T, HostError>> + Send + 'a>>;
 
+/// Why something is not there, some time later.
+pub type Why<'a> = Pin<Box<dyn Future<Output = HostError> + Send + 'a>>;
+
 /// A process that has namespaces.
 pub trait Host: Send + Sync + 'static {
     /// The machine below.
@@ -30,6 +33,10 @@ pub trait Host: Send + Sync + 'static {
     fn namespaces(&self) -> Vec<Standing>;
     /// One namespace. In the flat layout of a snapshot without a name, the first name asked for.
     fn find(&self, namespace: &Namespace) -> Option<Standing>;
+    /// Why it is not there: not found, unless it may be elsewhere.
+    fn absent<'a>(&'a self, namespace: &'a Namespace) -> Why<'a> {
+        Box::pin(std::future::ready(HostError::NotFound(namespace.clone())))
+    }
     /// Makes a namespace; one that is there is no error.
     fn create<'a>(&'a self, namespace: &'a Namespace) -> Act<'a, Engine>;
     /// Whether a write to an unknown namespace makes it.

@@ -44,7 +44,7 @@ mod wire;
 mod writing;
 
 pub use dispatch::router;
-pub use host::{About, Act, ClusterNode, ClusterView, Host, HostError, Note, Standing, State};
+pub use host::{About, Act, ClusterNode, ClusterView, Host, HostError, Note, Standing, State, Why};
 pub use serve::{Connections, Peer, serve, serve_peers};
 pub use settings::{RenderMetrics, Settings};
 pub use tokens::{Role, TokenError, Tokens};

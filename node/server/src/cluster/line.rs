@@ -278,6 +278,13 @@ impl Node {
                 .members
                 .get(namespace)
                 .is_none_or(|of| of.is_empty());
+            // Whoever was to make it may be lost. If it has done so after all, either's record is the one.
+            let is_unmade = row.fate == Fate::Creating && row.origin.is_empty();
+            if is_unmade && row.founder != self.id() {
+                let (node, name) = (self.clone(), namespace.clone());
+                let doing = async move { node.take_over(&name).await };
+                start(format!("take over {namespace}"), Box::pin(doing));
+            }
             if row.fate == Fate::Deleting && gone {
                 let (node, name) = (self.clone(), namespace.clone());
                 let doing =

@@ -138,6 +138,31 @@ pub(crate) async fn delete(
     }
 }
 
+/// Why a namespace is not open on this node. Only the cluster knows that there is none: what this node has not
+/// been told yet, or cannot ask for, is not "not found".
+pub(crate) async fn absent(registry: &Registry, namespace: &Namespace) -> HostError {
+    if let Some(why) = registry.cluster_waits() {
+        return HostError::Unavailable(why);
+    }
+    let Some(lane) = registry.lane(&Namespace::cluster()) else {
+        return HostError::Unavailable(waits(registry));
+    };
+    let row = match fresh(registry, &lane).await {
+        Ok(catalog) => catalog.namespaces.get(namespace).map(|row| row.fate),
+        Err(why) => {
+            return HostError::Unavailable(format!(
+                "namespace {namespace} is not on this node, and whether there is one is not known: {why}"
+            ));
+        }
+    };
+    match row {
+        Some(Fate::Creating | Fate::Live) => {
+            HostError::Unavailable(format!("namespace {namespace} is not on this node yet"))
+        }
+        Some(Fate::Deleting | Fate::Deleted) | None => HostError::NotFound(namespace.clone()),
+    }
+}
+
 /// Has the leader of `_cluster` decide, as often as it takes to find one.
 async fn want(registry: &Registry, ways: &Ways, ask: Ask) -> Result<(), HostError> {
     let clock = registry.platform_of().clock.clone();

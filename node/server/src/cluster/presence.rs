@@ -150,6 +150,18 @@ impl Node {
         found.ok_or_else(|| "it is no longer in the catalog".to_owned())
     }
 
+    /// This node makes a namespace that another was to make and has not.
+    pub(super) async fn take_over(&self, namespace: &Namespace) -> Result<(), String> {
+        let at = At::Namespace(namespace);
+        let (mut row, written) = self.row(namespace)?;
+        if row.fate != Fate::Creating || !row.origin.is_empty() {
+            return Err("it was made meanwhile".to_owned());
+        }
+        row.founder = self.id();
+        self.change(Change::default().only_if(&at, Some(written)).put(&at, &row))
+            .await
+    }
+
     /// Changes a fate, if it is `from`.
     pub(super) async fn change_fate(
         &self,

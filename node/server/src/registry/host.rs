@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use unisondb_api::Writer;
 use unisondb_engine::Engine;
-use unisondb_http::{About, Act, ClusterView, Host, HostError, Standing};
+use unisondb_http::{About, Act, ClusterView, Host, HostError, Standing, Why};
 use unisondb_platform::Platform;
 use unisondb_types::Namespace;
 
@@ -61,6 +61,15 @@ impl Host for Registry {
 
     fn find(&self, namespace: &Namespace) -> Option<Standing> {
         self.0.namespaces.find(namespace)
+    }
+
+    fn absent<'a>(&'a self, namespace: &'a Namespace) -> Why<'a> {
+        Box::pin(async move {
+            match &self.0.ways {
+                Some(_) => cluster::absent(self, namespace).await,
+                None => HostError::NotFound(namespace.clone()),
+            }
+        })
     }
 
     fn create<'a>(&'a self, namespace: &'a Namespace) -> Act<'a, Engine> {

@@ -8,7 +8,8 @@
 //! 3. Up to the last footer, every segment must be sealed, and the ends must fit one another.
 //! 4. What follows is read through and rewritten. All but the last must be whole up to where the
 //!    next one begins; the last is cut behind its last good frame, unless something vouches for
-//!    more.
+//!    more. One that holds nothing then goes, unless a `Seal` ended the one before it: which records are in
+//!    which segment follows from the records alone (D4).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -432,6 +433,11 @@ impl Opening<'_> {
                 return Err(Error::Missing { from, to });
             }
         }
+        if next.is_none() && tally.records == 0 && self.reopen_last() {
+            rewrite.abandon();
+            let removed = self.disk.remove_file(path);
+            return removed.map_err(|e| Error::io("cannot remove", path, e));
+        }
         let file = rewrite.publish()?;
         self.rewritten.push(id);
         self.current = Some(Current {
@@ -453,6 +459,20 @@ impl Opening<'_> {
             tally,
         });
         Ok(())
+    }
+
+    /// The segment before one that holds nothing goes on, if no `Seal` ended it: it was left for a record that is
+    /// gone, and the one that comes in its place may fit (D4). Whether it does.
+    fn reopen_last(&mut self) -> bool {
+        let before = self.segments.back_mut();
+        let before = before.filter(|before| before.is_rolled() && !before.tally.ended);
+        match before {
+            Some(before) => {
+                before.life = Life::Active;
+                true
+            }
+            None => false,
+        }
     }
 
     /// What stands behind the last good frame: nothing, a torn tail, or damage.

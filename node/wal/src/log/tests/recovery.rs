@@ -38,6 +38,46 @@ fn a_torn_tail_is_cut_wherever_it_is_torn() {
     }
 }
 
+/// Found by the simulator, with three nodes: two had the next leader's short record in the segment that the
+/// third had ended for a long one.
+#[test]
+fn which_segment_a_record_is_in_follows_from_the_records_though_one_between_was_lost() {
+    let short = |machine: &Machine| {
+        let wal = machine.open();
+        wal.append(Term::new(2), time(9), &[user(2, 8), seal(1)])
+            .unwrap();
+        wal.sync().unwrap();
+        assert_eq!(states(&wal)[1].0, 2);
+        machine.file(&name(1))
+    };
+    let begun = || {
+        let machine = Machine::begun();
+        let wal = machine.open();
+        wal.append(TERM, time(2), &[user(3, 100)]).unwrap();
+        wal.sync().unwrap();
+        (machine, wal)
+    };
+    let (never, _) = begun();
+    let (machine, wal) = begun();
+    wal.append(TERM, time(3), &[user(4, 5_000)]).unwrap();
+    wal.sync().unwrap();
+    let files = [machine.file(&name(1)), machine.file(&name(2))];
+    // Its frame is torn, or the segment that was begun for it is all that there is.
+    for torn in [300, HEADER_BYTES] {
+        let machine = machine.kill();
+        machine.put(&name(2), &files[1][..torn]);
+        assert_eq!(machine.recover().last, lsn(2));
+        assert_eq!(states(&machine.open()), [(1, SegmentState::Active)]);
+        assert_eq!(short(&machine), short(&never.kill()), "cut at {torn}");
+    }
+    // What a `Seal` ended stays ended.
+    let again = never.kill();
+    short(&again);
+    let there = states(&again.kill().open());
+    let both = [(1, SegmentState::Rolled), (2, SegmentState::Active)];
+    assert_eq!(there, both);
+}
+
 #[test]
 fn a_torn_tail_with_zeroes_behind_it_is_cut_and_kept_aside_if_asked() {
     let (machine, entries) = several();
