@@ -271,11 +271,15 @@ mod tests {
             What::Node(Life::Failed(evil.to_owned())),
             What::Fault {
                 kind: evil.to_owned(),
-                heals: Some(Heal::Disk),
+                heals: Some(Heal::Disk(0)),
             },
             What::Backup {
                 text: evil.to_owned(),
                 done: true,
+            },
+            What::Member {
+                name: evil.to_owned(),
+                life: Life::Starts,
             },
             What::Restore(evil.to_owned()),
             What::Operator(evil.to_owned()),

@@ -26,6 +26,8 @@ pub enum Profile {
     Disk,
     /// Backups and restores, many of them, and what goes wrong with those.
     Backup,
+    /// Three or five nodes; each kind of fault is off in half of the seeds.
+    Cluster,
 }
 
 /// What a run does.
@@ -62,6 +64,18 @@ pub struct Setting {
     pub volume_bytes: u64,
     /// Restores at the end, besides those on the way.
     pub restores: u64,
+    /// How many nodes there are: one alone, or as many of a cluster.
+    #[serde(default = "alone", skip_serializing_if = "is_alone")]
+    pub nodes: u64,
+}
+
+fn alone() -> u64 {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_alone(nodes: &u64) -> bool {
+    *nodes == 1
 }
 
 /// Something that happens at a moment.
@@ -70,6 +84,14 @@ pub struct Setting {
 pub struct Event {
     pub at_ms: u64,
     pub act: Act,
+    /// The node that it happens to, where it is one of them that it happens to.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub node: usize,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_first(node: &usize) -> bool {
+    *node == 0
 }
 
 /// What happens.
@@ -102,6 +124,12 @@ pub enum Act {
     Seal,
     /// The operator restores in place.
     Restore { way: Way, target: Aim, draw: u64 },
+    /// All nodes end at once, and each comes back after at most `down_ms`.
+    EndAll { how: End, down_ms: u64 },
+    /// A node loses its disk, and comes back with an empty one; it is replaced as documented.
+    Lose { down_ms: u64 },
+    /// The network between the nodes of `side` (a bit each) and the others is disturbed.
+    Split { how: Cut, side: u64, for_ms: u64 },
 }
 
 /// How the node ends.
@@ -220,8 +248,10 @@ impl Plan {
         // One stream a kind: what one does takes no chances from another.
         for (number, kind) in KINDS.iter().enumerate() {
             let mut r = Random::keyed(seed, kind.name.as_bytes(), number as u64);
+            let mut nodes = Random::keyed(seed, b"node", number as u64);
             let on = match profile {
-                Profile::Swarm => kind.always || r.coin(),
+                Profile::Swarm => (kind.always || r.coin()) && !kind.of_several,
+                Profile::Cluster => (kind.always || r.coin()) && !kind.of_one,
                 Profile::Calm => kind.calm,
                 Profile::Disk => kind.calm || kind.disk,
                 Profile::Backup => kind.calm || kind.backup,
@@ -238,7 +268,12 @@ impl Plan {
             let mut at = r.below(every * 2) + 500;
             while at < end_ms {
                 let act = (kind.draw)(&mut r, &setting);
-                events.push(Event { at_ms: at, act });
+                let node = usize::try_from(nodes.below(setting.nodes)).expect("a few");
+                events.push(Event {
+                    at_ms: at,
+                    act,
+                    node,
+                });
                 at += every / 2 + r.below(every);
             }
         }
@@ -265,7 +300,12 @@ impl Plan {
         }
         let plan: Plan = serde_json::from_value(value).context("the plan is damaged")?;
         let s = &plan.setting;
+        let there = |e: &Event| (e.node as u64) < s.nodes;
+        if !plan.events.iter().all(there) {
+            bail!("the plan has an event at a node that there is not");
+        }
         if s.seconds == 0
+            || ![1, 3, 5].contains(&s.nodes)
             || s.seconds > 86_400
             || s.tick_micros == 0
             || s.clients > 1_000
@@ -282,7 +322,8 @@ impl Setting {
         let pick = |r: &mut Random, of: &[u64]| {
             of[usize::try_from(r.below(of.len() as u64)).expect("an index")]
         };
-        Setting {
+        let mut setting = Setting {
+            nodes: 1,
             seconds: 60,
             tick_micros: pick(r, &[1_000, 2_000, 5_000, 10_000]),
             max_latency_ms: pick(r, &[2, 10, 50]),
@@ -298,7 +339,13 @@ impl Setting {
             ballast_bytes: pick(r, &[0, 64 << 10]),
             volume_bytes: 512 << 20,
             restores: if profile == Profile::Backup { 40 } else { 20 },
+        };
+        if profile == Profile::Cluster {
+            setting.nodes = pick(r, &[3, 3, 5]);
+            // Several nodes cost as much as several runs.
+            setting.seconds = 30;
         }
+        setting
     }
 }
 

@@ -169,6 +169,10 @@ impl Timeline {
                     open.retain(|o| o.1 != heal);
                 }
                 What::Node(life) => told.live(at, life),
+                What::Member { name, life } => {
+                    let text = format!("{name} {}", life.in_words());
+                    told.row(at, Lane::Node, &text);
+                }
                 What::Backup { text, done: true } => told.row(at, Lane::Backup, text),
                 What::Backup { text, done: false } => told.row(at, Lane::FailedBackup, text),
                 What::Restore(text) => told.row(at, Lane::Restore, text),
@@ -206,38 +210,36 @@ impl Timeline {
     }
 
     fn live(&mut self, at: Duration, life: &Life) {
-        let text = match life {
-            Life::Starts => {
-                self.lives.push(Span {
-                    from: at,
-                    to: Duration::MAX,
-                    ready: None,
-                    text: String::new(),
-                });
-                "starts".to_owned()
-            }
+        match life {
+            Life::Starts => self.lives.push(Span {
+                from: at,
+                to: Duration::MAX,
+                ready: None,
+                text: String::new(),
+            }),
             Life::Ready => {
                 if let Some(life) = self.lives.last_mut() {
                     life.ready = Some(at);
                 }
-                "is ready".to_owned()
             }
-            Life::Failed(why) => format!("fails: {why}"),
+            Life::Failed(_) => {}
             Life::Gone(how) => {
                 if let Some(life) = self.lives.last_mut() {
                     life.to = life.to.min(at);
                     life.text = (*how).to_owned();
                 }
-                format!("is gone, {how}")
             }
-        };
-        self.row(at, Lane::Node, &text);
+        }
+        self.row(at, Lane::Node, &life.in_words());
     }
 }
 
 /// The lines around each finding, those of the disk left out; stretches that touch are one.
 pub fn around(lines: &[String], before: usize, behind: usize) -> Vec<Vec<&str>> {
-    let is_by = |line: &str, who: &str| line.split_whitespace().nth(1) == Some(who);
+    let who = |line: &str| line.split_whitespace().nth(1).map(str::to_owned);
+    let is_by = |line: &str, name: &str| {
+        who(line).is_some_and(|w| w == name || w.ends_with(&format!(".{name}")))
+    };
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     let lines: Vec<&str> = lines.into_iter().filter(|l| !is_by(l, "disk")).collect();
     let found = (0..lines.len()).filter(|n| is_by(lines[*n], "FINDING"));
@@ -302,11 +304,11 @@ mod tests {
             heals,
         };
         let events = [
-            at(100, fault("sync EIO", Some(Heal::Disk))),
-            at(200, fault("disk full", Some(Heal::Full))),
+            at(100, fault("sync EIO", Some(Heal::Disk(0)))),
+            at(200, fault("disk full", Some(Heal::Full(0)))),
             at(300, fault("kill", None)),
-            at(400, What::Healed(Heal::Disk)),
-            at(500, What::Healed(Heal::Disk)),
+            at(400, What::Healed(Heal::Disk(0))),
+            at(500, What::Healed(Heal::Disk(0))),
         ];
         let told = Timeline::of(&events, Duration::from_secs(1));
         let until: Vec<_> = told.rows.iter().map(|r| r.until).collect();

@@ -3,6 +3,7 @@
 //! those who tell a run to people; these are not hashed.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +40,11 @@ pub enum What {
     /// All faults of this kind are over.
     Healed(Heal),
     Node(Life),
+    /// Of a node of several.
+    Member {
+        name: String,
+        life: Life,
+    },
     /// The operator backed something up, or tried to.
     Backup {
         text: String,
@@ -70,10 +76,14 @@ pub enum Answered {
 /// What is healed as one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Heal {
-    Disk,
-    Full,
-    Clock,
+    /// By number of the node.
+    Disk(usize),
+    Full(usize),
+    Clock(usize),
+    /// Between the nodes and a client.
     Network(u64),
+    /// Between the nodes of these two sets.
+    Split(u64),
     File(std::path::PathBuf),
 }
 
@@ -85,6 +95,17 @@ pub enum Life {
     /// It takes no more writes, or did not come up, and says why.
     Failed(String),
     Gone(&'static str),
+}
+
+impl Life {
+    pub fn in_words(&self) -> String {
+        match self {
+            Life::Starts => "starts".to_owned(),
+            Life::Ready => "is ready".to_owned(),
+            Life::Failed(why) => format!("fails: {why}"),
+            Life::Gone(how) => format!("is gone, {how}"),
+        }
+    }
 }
 
 /// Shared by all that happens in one run.
@@ -135,12 +156,24 @@ impl Trace {
         self.note(What::Finding(what.to_owned()));
     }
 
+    /// What the product logs stands between the lines from now on, and is not hashed.
+    pub fn take_logs(&self) {
+        let trace = self.clone();
+        let logs = tracing_subscriber::fmt()
+            .with_env_filter("off,unisondb_server=debug,unisondb_raft=debug,unisondb_engine=debug")
+            .with_ansi(false)
+            .without_time()
+            .with_writer(move || Log(trace.clone()));
+        // Whoever has one already keeps it.
+        drop(logs.try_init());
+    }
+
     /// A disk operation happened.
-    pub fn disk(&self, operation: &Operation) {
+    pub fn disk(&self, who: &str, operation: &Operation) {
         let mut state = self.0.lock();
         state.disk_ops += 1;
         let (at, keep) = (state.now, state.all);
-        let line = format!("{:>9.3}s disk       {operation}", at.as_secs_f64());
+        let line = format!("{:>9.3}s {who:<10} {operation}", at.as_secs_f64());
         state.add(line, keep);
         if keep {
             let syncs = matches!(operation.kind, OpKind::Sync | OpKind::SyncFolder);
@@ -169,6 +202,24 @@ impl Trace {
     /// The lines kept.
     pub fn lines(&self) -> Vec<String> {
         self.0.lock().lines.iter().cloned().collect()
+    }
+}
+
+/// Where the product's log goes.
+struct Log(Trace);
+
+impl io::Write for Log {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut state = self.0.0.lock();
+        let at = state.now.as_secs_f64();
+        let text = String::from_utf8_lossy(line);
+        let text = format!("{at:>9.3}s log        {}", text.trim());
+        state.lines.push_back(text);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

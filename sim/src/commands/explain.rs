@@ -79,7 +79,7 @@ mod tests {
         let kind = "sync EIO in wal".to_owned();
         let fault = What::Fault {
             kind,
-            heals: Some(Heal::Disk),
+            heals: Some(Heal::Disk(0)),
         };
         let events = [
             Event {
@@ -88,7 +88,7 @@ mod tests {
             },
             Event {
                 at: at(800),
-                what: What::Healed(Heal::Disk),
+                what: What::Healed(Heal::Disk(0)),
             },
         ];
         in_words(report, &Timeline::of(&events, at(1_000)))

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, bail, ensure};
+use clap::ValueEnum as _;
 
 use super::{Found, pool};
 use crate::plan::Profile;
@@ -28,8 +29,9 @@ pub struct Options {
     /// Processes at once
     #[arg(long, default_value_t = 2)]
     jobs: usize,
-    #[arg(long, value_enum, default_value = "swarm")]
-    profile: Profile,
+    /// For all of them; without it each says its own
+    #[arg(long, value_enum)]
+    profile: Option<Profile>,
     /// So many of them only, which ones the revision decides
     #[arg(long, value_name = "N")]
     rotate: Option<usize>,
@@ -47,6 +49,8 @@ struct Mutant {
     patch: PathBuf,
     /// The first line of the patch: what the bug is.
     bug: String,
+    /// A line `# Profile: NAME` in the patch: which seeds may find it.
+    profile: Profile,
 }
 
 /// What came of one.
@@ -71,7 +75,8 @@ pub fn run(options: &Options) -> anyhow::Result<Found> {
         built
             .build(&tree)
             .with_context(|| format!("{} does not build", mutant.name))?;
-        let seeds = match trial(options, &built)? {
+        let profile = options.profile.unwrap_or(mutant.profile);
+        let seeds = match trial(options, profile, &built)? {
             Outcome::Caught(seeds, finding) => {
                 let finding = finding.replace('|', "/");
                 println!(
@@ -103,27 +108,21 @@ pub fn run(options: &Options) -> anyhow::Result<Found> {
 
 /// Runs seeds until one finds something that the product as it is does not show. With several at once one
 /// that was begun before may end after it: the first seed counts, not the first end.
-fn trial(options: &Options, built: &Built) -> anyhow::Result<Outcome> {
+fn trial(options: &Options, profile: Profile, built: &Built) -> anyhow::Result<Outcome> {
     let mut first: Option<Report> = None;
     let seeds = options.from..options.from + options.seeds;
-    pool::each(
-        &built.program,
-        options.profile,
-        seeds,
-        options.jobs,
-        |report| {
-            let before = first.as_ref().is_none_or(|known| report.seed < known.seed);
-            if before && !report.findings.is_empty() {
-                first = Some(report);
-            }
-            first.is_none()
-        },
-    );
+    pool::each(&built.program, profile, seeds, options.jobs, |report| {
+        let before = first.as_ref().is_none_or(|known| report.seed < known.seed);
+        if before && !report.findings.is_empty() {
+            first = Some(report);
+        }
+        first.is_none()
+    });
     let Some(caught) = first else {
         return Ok(Outcome::Survived);
     };
     let seed = caught.seed;
-    let sound = pool::child(&built.sound, &[seed.to_string()], options.profile)
+    let sound = pool::child(&built.sound, &[seed.to_string()], profile)
         .with_context(|| format!("seed {seed} on the product as it is"))?;
     ensure!(
         sound.findings.is_empty(),
@@ -147,7 +146,13 @@ fn chosen(options: &Options) -> anyhow::Result<Vec<Mutant>> {
         let first = text.lines().next().and_then(|l| l.strip_prefix("# "));
         let bug = first
             .with_context(|| format!("{}: the first line says what the bug is", patch.display()))?;
+        let profile = text.lines().find_map(|l| l.strip_prefix("# Profile: "));
+        let profile = profile.map_or(Ok(Profile::Swarm), |name| {
+            Profile::from_str(name.trim(), true)
+                .map_err(|e| anyhow::anyhow!("{}: {e}", patch.display()))
+        })?;
         all.push(Mutant {
+            profile,
             name: patch
                 .file_stem()
                 .unwrap_or_default()

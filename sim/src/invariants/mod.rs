@@ -25,6 +25,8 @@ use crate::report::Counters;
 /// What one namespace has shown.
 pub struct Seen<'a> {
     pub namespace: &'a str,
+    /// There is one node.
+    pub is_alone: bool,
     pub truth: &'a Truth,
     pub history: &'a History,
     pub operations: &'a [Operation],

@@ -10,6 +10,8 @@ use super::truth::{Truth, hex};
 #[derive(Debug, Clone)]
 pub struct Told {
     pub client: String,
+    /// Which of its connections it was told on.
+    pub connection: u64,
     pub request: String,
     pub lineage: Id,
     pub what: Answer,

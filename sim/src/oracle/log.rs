@@ -11,6 +11,7 @@ const FRAME: usize = 44;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     pub lsn: u64,
+    pub term: u64,
     pub stamp: u64,
     pub committed: u64,
     pub crc: u32,
@@ -30,6 +31,8 @@ pub enum What {
         last: u64,
         digest: [u8; 32],
     },
+    /// Sets of voters: one, or two while one replaces the other; and how many learners there are.
+    Members(Vec<Vec<u64>>, usize),
     Other(u16),
 }
 
@@ -84,6 +87,15 @@ pub struct Segment {
     pub footer: Option<Footer>,
 }
 
+impl Segment {
+    /// Up to where it says that records are committed.
+    pub fn vouched(&self) -> u64 {
+        let said = self.records.iter().map(|r| r.committed);
+        let sealed = self.footer.iter().map(|f| f.last);
+        said.chain(sealed).max().unwrap_or(0)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Footer {
     pub last: u64,
@@ -126,7 +138,7 @@ fn frame(bytes: &[u8], seed: u32) -> Option<(Record, usize)> {
     let mut r = Reader(bytes);
     let sum = r.int()?;
     let len = usize::try_from(r.int()?).ok()?;
-    let (lsn, _term, stamp, committed) = (r.long()?, r.long()?, r.long()?, r.long()?);
+    let (lsn, term, stamp, committed) = (r.long()?, r.long()?, r.long()?, r.long()?);
     let (kind, _flags) = (r.short()?, r.short()?);
     let payload = r.take(len)?;
     if lsn == 0 || crc(seed, &bytes[4..FRAME + len]) != sum {
@@ -135,6 +147,7 @@ fn frame(bytes: &[u8], seed: u32) -> Option<(Record, usize)> {
     let what = payload_of(kind, payload)?;
     let record = Record {
         lsn,
+        term,
         stamp,
         committed,
         crc: sum,
@@ -180,6 +193,10 @@ fn payload_of(kind: u16, payload: &[u8]) -> Option<What> {
                 last,
                 digest,
             }
+        }
+        6 => {
+            let voters = r.list(|r| r.list(Reader::long))?;
+            What::Members(voters, r.list(Reader::long)?.len())
         }
         other => return Some(What::Other(other)),
     };

@@ -52,7 +52,7 @@ impl Model {
             }
             // What was begun before a fork is never committed behind it.
             What::Lineage(_) => self.open.clear(),
-            What::Seal(_) | What::Check { .. } | What::Other(_) => {}
+            What::Seal(_) | What::Check { .. } | What::Members(..) | What::Other(_) => {}
         }
     }
 

@@ -1,7 +1,7 @@
-//! [`Truth`]: every record that any log on the node's disk has shown, by lineage and LSN, and the
-//! state at each.
+//! [`Truth`]: every record that a log on a node's disk has shown, by lineage and LSN, and the state at
+//! each. Of several nodes' logs only what is committed: what lies behind that one may lose again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use unisondb_platform::memory::MemoryDisk;
@@ -23,30 +23,48 @@ pub struct Truth {
     sealed: BTreeMap<(Id, u64), [u8; 32]>,
     /// Digests on record, by lineage and LSN.
     digests: BTreeMap<(Id, u64), [u8; 32]>,
-    /// Files already read whole.
-    read: BTreeMap<String, [u8; 32]>,
+    /// Checksum of each record that any log has shown, by term too: a term has one leader, and a record one
+    /// frame.
+    frames: BTreeMap<(Id, u64, u64), u32>,
+    /// Files already read whole, by node.
+    read: BTreeMap<(String, String), [u8; 32]>,
 }
 
 impl Truth {
-    /// Reads what lies in the log folders of a namespace now; what is wrong, in words.
-    pub fn collect(&mut self, disk: &MemoryDisk, namespace: &str) -> Vec<String> {
+    /// Reads what lies in the log folders of a namespace on a node now; what is wrong, in words.
+    pub fn collect(
+        &mut self,
+        node: &str,
+        disk: &MemoryDisk,
+        namespace: &str,
+        shown: Shown,
+    ) -> Vec<String> {
         let home = format!("{DATA}/{namespace}");
-        let mut wrong = Vec::new();
-        for (path, bytes) in disk.files(Path::new(&home)) {
-            if !is_segment(&path, &home) {
-                continue;
-            }
-            let path = path.to_string_lossy().into_owned();
+        let mut segments = Vec::new();
+        let trash = format!("{DATA}/trash/{namespace}.");
+        let deleted = disk.files(Path::new(&format!("{DATA}/trash"))).into_iter();
+        let deleted = deleted.filter(|(path, _)| {
+            let path = path.to_string_lossy();
+            path.starts_with(&trash) && path.contains("/wal") && path.ends_with(".wal")
+        });
+        let there = disk.files(Path::new(&home)).into_iter();
+        let there = there.filter(|(path, _)| is_segment(path, &home));
+        for (path, bytes) in deleted.chain(there) {
+            let file = (node.to_owned(), path.to_string_lossy().into_owned());
             let sum = *blake3::hash(&bytes).as_bytes();
-            if self.read.get(&path) == Some(&sum) {
+            if self.read.insert(file, sum) == Some(sum) {
                 continue;
             }
-            if let Some(segment) = log::segment(&bytes) {
-                wrong.extend(self.add(&segment, &bytes, Source::Disk));
-            }
-            self.read.insert(path, sum);
+            segments.extend(log::segment(&bytes).map(|segment| (segment, bytes)));
         }
-        wrong
+        let upto = match shown {
+            Shown::All => u64::MAX,
+            Shown::Committed => segments.iter().map(|s| s.0.vouched()).max().unwrap_or(0),
+        };
+        let add = |(segment, bytes): &(log::Segment, Vec<u8>)| {
+            self.add_to(segment, bytes, Source::Disk, upto)
+        };
+        segments.iter().flat_map(add).collect()
     }
 
     /// The same, of segments that were purged before anybody looked. One that was not sealed may hold
@@ -63,7 +81,21 @@ impl Truth {
 
     /// Takes over what a segment shows.
     pub fn add(&mut self, segment: &log::Segment, bytes: &[u8], source: Source) -> Vec<String> {
+        self.add_to(segment, bytes, source, u64::MAX)
+    }
+
+    fn add_to(
+        &mut self,
+        segment: &log::Segment,
+        bytes: &[u8],
+        source: Source,
+        upto: u64,
+    ) -> Vec<String> {
         let mut wrong = self.id(segment);
+        if upto < u64::MAX {
+            let last = segment.records.iter().map(|r| r.lsn).max().unwrap_or(0);
+            self.settle(segment.lineage, upto.min(last));
+        }
         let mut last_stamp = 0;
         for record in &segment.records {
             if record.stamp <= last_stamp {
@@ -73,6 +105,18 @@ impl Truth {
                 ));
             }
             last_stamp = record.stamp;
+            let frame = (segment.lineage, record.lsn, record.term);
+            if *self.frames.entry(frame).or_insert(record.crc) != record.crc {
+                wrong.push(format!(
+                    "P1: two records {} of term {} of lineage {}",
+                    record.lsn,
+                    record.term,
+                    hex(&segment.lineage)
+                ));
+            }
+            if record.lsn > upto {
+                continue;
+            }
             if let What::Lineage(l) = &record.what {
                 self.parents.insert(l.id, l.parent);
             }
@@ -171,6 +215,18 @@ impl Truth {
         self.records.get(&self.owner(lineage, lsn))
     }
 
+    /// How many leaders after the first one wrote something, and how many records of one gave way to
+    /// another's.
+    pub fn changes(&self) -> (u64, u64) {
+        let (mut terms, mut places) = (BTreeSet::new(), BTreeSet::new());
+        for (lineage, lsn, term) in self.frames.keys() {
+            terms.insert((lineage, term));
+            places.insert((lineage, lsn));
+        }
+        let leaders = (terms.len() as u64).saturating_sub(1);
+        (leaders, (self.frames.len() - places.len()) as u64)
+    }
+
     /// The records of a history from LSN 1 to `lsn`; the first one that is not known.
     pub fn path(&self, lineage: Id, lsn: u64) -> Result<Vec<&Record>, u64> {
         (1..=lsn)
@@ -217,6 +273,15 @@ impl Truth {
 fn is_segment(path: &Path, home: &str) -> bool {
     let path = path.to_string_lossy();
     path.starts_with(&format!("{home}/wal")) && path.ends_with(".wal")
+}
+
+/// What of a log counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// All that is in it: there is no other node that could have something else.
+    All,
+    /// What it vouches for.
+    Committed,
 }
 
 /// Where a segment was seen.

@@ -12,6 +12,10 @@ pub struct Kind {
     pub calm: bool,
     pub disk: bool,
     pub backup: bool,
+    /// Only where there is no other node.
+    pub of_one: bool,
+    /// Only where there are others.
+    pub of_several: bool,
     pub every_ms: u64,
     pub draw: fn(&mut Random, &Setting) -> Act,
 }
@@ -22,6 +26,8 @@ const NONE: Kind = Kind {
     calm: false,
     disk: false,
     backup: false,
+    of_one: false,
+    of_several: false,
     every_ms: 10_000,
     draw: |_, _| Act::Seal,
 };
@@ -118,6 +124,7 @@ pub const KINDS: &[Kind] = &[
     },
     Kind {
         name: "damage-log",
+        of_one: true,
         disk: true,
         every_ms: 20_000,
         draw: |r, _| Act::Damage {
@@ -128,6 +135,7 @@ pub const KINDS: &[Kind] = &[
     },
     Kind {
         name: "damage-state",
+        of_one: true,
         disk: true,
         every_ms: 30_000,
         draw: damage_state,
@@ -135,6 +143,7 @@ pub const KINDS: &[Kind] = &[
     },
     Kind {
         name: "restore",
+        of_one: true,
         backup: true,
         every_ms: 20_000,
         draw: restore,
@@ -142,6 +151,7 @@ pub const KINDS: &[Kind] = &[
     },
     Kind {
         name: "damage-tail",
+        of_one: true,
         disk: true,
         every_ms: 30_000,
         draw: |r, _| Act::Damage {
@@ -160,6 +170,29 @@ pub const KINDS: &[Kind] = &[
         },
         ..NONE
     },
+    Kind {
+        name: "end-all",
+        of_several: true,
+        every_ms: 15_000,
+        draw: end_all,
+        ..NONE
+    },
+    Kind {
+        name: "split",
+        of_several: true,
+        every_ms: 6_000,
+        draw: split,
+        ..NONE
+    },
+    Kind {
+        name: "lose",
+        of_several: true,
+        every_ms: 20_000,
+        draw: |r, _| Act::Lose {
+            down_ms: 50 + r.below(2_000),
+        },
+        ..NONE
+    },
 ];
 
 fn end(r: &mut Random, _: &Setting) -> Act {
@@ -171,6 +204,28 @@ fn end(r: &mut Random, _: &Setting) -> Act {
     Act::End {
         how,
         down_ms: 50 + r.below(1_500),
+    }
+}
+
+fn end_all(r: &mut Random, _: &Setting) -> Act {
+    Act::EndAll {
+        how: if r.below(4) == 0 {
+            End::Kill
+        } else {
+            End::Power
+        },
+        down_ms: 50 + r.below(3_000),
+    }
+}
+
+fn split(r: &mut Random, s: &Setting) -> Act {
+    let how = [Cut::Both, Cut::Both, Cut::ToNode, Cut::FromNode, Cut::Hold]
+        [usize::try_from(r.below(5)).expect("an index")];
+    Act::Split {
+        how,
+        // Neither nobody nor all.
+        side: 1 + r.below((1 << s.nodes) - 2),
+        for_ms: 100 + r.below(8_000),
     }
 }
 

@@ -29,10 +29,10 @@ impl Run<'_> {
     /// and the file named; otherwise it is set aside, or the scrub's to find. Either way nothing behind
     /// it is given up.
     fn flip_newest_sealed(&mut self, r: &mut Random) -> Result<(), String> {
-        let log = self.node.log(NAMESPACE);
+        let log = self.nodes[0].log(NAMESPACE);
         let sealed = log.iter().filter(|l| l.2.footer.is_some());
         let Some((path, bytes, segment)) = sealed.max_by_key(|l| l.2.id) else {
-            self.later(50, Timer::Start);
+            self.later(50, Timer::Start(0));
             return Ok(());
         };
         // A restore in place leaves segments of ancestors beside it, which go on above the fork: only the
@@ -40,14 +40,14 @@ impl Run<'_> {
         let newest = log.iter().max_by_key(|l| l.2.id);
         let lineage = newest.map(|l| l.2.lineage);
         let committed = |run: &Self| {
-            let log = run.node.log(NAMESPACE);
+            let log = run.nodes[0].log(NAMESPACE);
             let own = log.iter().filter(|l| Some(l.2.lineage) == lineage);
             let records = own.flat_map(|l| &l.2.records);
             records.map(|r| r.committed).max().unwrap_or(0)
         };
         let before = committed(self);
         let (at, mask) = (256 + r.below(segment.bytes as u64 - 256), 1 << r.below(8));
-        let disk = self.node.machine.borrow().disk.clone();
+        let disk = self.nodes[0].machine.borrow().disk.clone();
         disk.flip(path, at, mask).map_err(|e| e.to_string())?;
         self.fault("flipped bit in the newest sealed segment");
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -80,10 +80,10 @@ impl Run<'_> {
     }
 
     fn flip_tail(&mut self, r: &mut Random) -> Result<(), String> {
-        let log = self.node.log(NAMESPACE);
+        let log = self.nodes[0].log(NAMESPACE);
         let active = log.iter().max_by_key(|l| l.2.id);
         let Some((path, bytes, segment)) = active.filter(|l| l.2.footer.is_none()) else {
-            self.later(50, Timer::Start);
+            self.later(50, Timer::Start(0));
             return Ok(());
         };
         let vouched = segment.records.last().map_or(0, |last| last.committed);
@@ -91,7 +91,7 @@ impl Run<'_> {
         let records = segment.records.iter().filter(|r| r.lsn <= vouched);
         let frames = records.count();
         if frames == 0 {
-            self.later(50, Timer::Start);
+            self.later(50, Timer::Start(0));
             return Ok(());
         }
         let n = usize::try_from(r.below(frames as u64)).expect("an index");
@@ -100,7 +100,7 @@ impl Run<'_> {
             .map_or(256, |before| segment.records[before].end);
         let len = (segment.records[n].end - begin) as u64;
         let (at, mask) = (begin as u64 + r.below(len), 1 << r.below(8));
-        let disk = self.node.machine.borrow().disk.clone();
+        let disk = self.nodes[0].machine.borrow().disk.clone();
         disk.flip(path, at, mask).map_err(|e| e.to_string())?;
         self.fault("flipped bit in the active segment");
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -127,7 +127,7 @@ impl Run<'_> {
         bytes: &[u8],
         what: &str,
     ) -> Result<(), String> {
-        let disk = self.node.machine.borrow().disk.clone();
+        let disk = self.nodes[0].machine.borrow().disk.clone();
         disk.flip(path, at, mask).map_err(|e| e.to_string())?;
         let now = plain(&disk).read(path, 1 << 30);
         match now.map_err(|e| e.to_string())? == *bytes {
@@ -137,7 +137,7 @@ impl Run<'_> {
     }
 
     fn start_with_good_copy(&mut self, name: &str) -> Result<(), String> {
-        self.gone(None);
+        self.gone(0, None);
         self.start_and_wait(&[])
             .map_err(|why| format!("with a good copy of {name} it does not start: {why}"))
     }

@@ -24,15 +24,19 @@ use crate::restores::{Bench, Coverage, Tally};
 use crate::run::node::Node;
 use crate::run::side::Side;
 use crate::trace::{Heal, Life, Trace, What};
+use crate::workload::admin::{Admin, Lost};
 use crate::workload::client::{Client, Shared};
 use crate::workload::intruder::Intruder;
+use crate::workload::juggler::Juggler;
 use crate::workload::operator::{Archive, Desk};
 use crate::world::host::Status;
-use crate::world::{Machine, NODE};
+use crate::world::{self, Machine};
 
 /// The namespaces that clients use: the first one is backed up and restored, the other one must not
 /// notice.
 pub const NAMESPACES: [&str; 2] = ["users", "orders"];
+/// The one that comes and goes, where there are several nodes.
+pub const SCRATCH: &str = "scratch";
 /// The one that the operator works on.
 const NAMESPACE: &str = NAMESPACES[0];
 /// How long after the last fault everything must be well again, in simulated time.
@@ -44,36 +48,43 @@ const COLLECT_MS: u64 = 1_000;
 pub struct Run<'p> {
     plan: &'p Plan,
     sim: Sim<'static>,
-    node: Node,
+    nodes: Vec<Node>,
     desk: Desk,
-    /// What the operator works on, and its neighbour.
-    sides: [Side; 2],
+    /// What the operator works on, its neighbour, and, of several nodes, what comes and goes.
+    sides: Vec<Side>,
+    /// Nodes that have lost their disk.
+    lost: Lost,
     shared: Shared,
     trace: Trace,
     counters: Counters,
     faults: BTreeMap<String, u64>,
     timers: Vec<(u64, Timer)>,
     collected_at: u64,
-    /// What the node was when it was last looked at.
-    seen: Status,
+    /// What each node was when it was last looked at.
+    seen: Vec<Status>,
 }
 
 /// What is due later.
 #[derive(Debug, Clone, PartialEq)]
 enum Timer {
-    Start,
-    HealDisk,
-    HealFull,
-    HealClock,
+    /// Of a node.
+    Start(usize),
+    HealDisk(usize),
+    HealFull(usize),
+    HealClock(usize),
+    /// Of a client.
     HealNetwork(u64),
+    /// Of the nodes of this set, with the others.
+    HealSplit(u64),
     Unflip(std::path::PathBuf, u64, u8),
 }
 
 /// Carries `plan` out.
 pub fn run(plan: &Plan, keep_all: bool) -> Report {
     let mut run = Run::new(plan, keep_all);
-    run.trace.event("node", format_args!("starts"));
-    run.trace.note(What::Node(Life::Starts));
+    for n in 0..run.nodes.len() {
+        run.tell_life(n, Life::Starts);
+    }
     run.live();
     run.heal();
     let restores = run.judge();
@@ -85,6 +96,7 @@ impl<'p> Run<'p> {
         let trace = Trace::default();
         if keep_all {
             trace.keep_all();
+            trace.take_logs();
         }
         let setting = &plan.setting;
         let mut sim = turmoil::Builder::new()
@@ -100,9 +112,15 @@ impl<'p> Run<'p> {
             ))
             .tcp_capacity(4_096)
             .build();
-        let machine = Machine::new(setting, plan.seed, &trace);
-        machine.disk.set_capacity(Some(setting.volume_bytes));
-        let disk = Arc::new(Mutex::new(machine.disk.clone()));
+        let hosts = world::hosts(setting.nodes);
+        let machines = hosts.iter().enumerate().map(|(n, name)| {
+            let machine = Machine::new(setting, plan.seed, &trace, n, name);
+            machine.disk.set_capacity(Some(setting.volume_bytes));
+            machine
+        });
+        let machines: Vec<Machine> = machines.collect();
+        let disks = machines.iter().map(|m| m.disk.clone()).collect();
+        let disks = Arc::new(Mutex::new(disks));
         let counters = Counters::default();
         let shared = Shared {
             setting: setting.clone(),
@@ -114,25 +132,32 @@ impl<'p> Run<'p> {
             trace: trace.clone(),
             over: Arc::default(),
             hold: Arc::default(),
+            healed: Arc::default(),
+            settled: Arc::default(),
+            findings: Arc::default(),
         };
         let side = Side::new(shared.clone());
-        let neighbour = Side::new(Shared {
-            namespace: NAMESPACES[1].to_owned(),
-            history: Arc::default(),
-            operations: Operations::default(),
-            ..shared.clone()
-        });
+        let of = |namespace: &str| {
+            Side::new(Shared {
+                namespace: namespace.to_owned(),
+                history: Arc::default(),
+                operations: Operations::default(),
+                ..shared.clone()
+            })
+        };
+        let neighbour = of(NAMESPACES[1]);
         let desk = Desk {
             shared: shared.clone(),
             errands: Arc::default(),
             archive: Arc::default(),
             truth: side.truth.clone(),
-            disk,
-            findings: Arc::default(),
+            disks,
             last_segment: Arc::default(),
             backups: Arc::default(),
         };
-        let node = Node::new(machine, setting, &mut sim);
+        let nodes = machines.into_iter();
+        let nodes = nodes.map(|machine| Node::new(machine, setting, &hosts, &mut sim));
+        let nodes: Vec<Node> = nodes.collect();
         for number in 0..setting.clients {
             let client = Client::new(shared.clone(), number);
             sim.client(format!("client-{number}"), async move {
@@ -148,12 +173,30 @@ impl<'p> Run<'p> {
         let intruder = Intruder {
             shared: shared.clone(),
             other: NAMESPACES[1].to_owned(),
-            findings: desk.findings.clone(),
         };
         sim.client("intruder", async move {
             intruder.run().await;
             Ok(())
         });
+        let mut sides = vec![side, neighbour];
+        let lost = Lost::default();
+        if setting.nodes > 1 {
+            let scratch = of(SCRATCH);
+            let juggler = Juggler::new(scratch.shared.clone());
+            sim.client("juggler", async move {
+                juggler.run().await;
+                Ok(())
+            });
+            sides.push(scratch);
+            let admin = Admin {
+                shared: shared.clone(),
+                lost: lost.clone(),
+            };
+            sim.client("admin", async move {
+                admin.run().await;
+                Ok(())
+            });
+        }
         let operator = desk.clone();
         sim.client("operator", async move {
             operator.run().await;
@@ -162,16 +205,17 @@ impl<'p> Run<'p> {
         Run {
             plan,
             sim,
-            node,
+            seen: vec![Status::Starting; nodes.len()],
+            nodes,
             desk,
-            sides: [side, neighbour],
+            sides,
+            lost,
             shared,
             trace,
             counters,
             faults: BTreeMap::new(),
             timers: Vec::new(),
             collected_at: 0,
-            seen: Status::Starting,
         }
     }
 
@@ -186,7 +230,9 @@ impl<'p> Run<'p> {
         }
         let elapsed = self.sim.elapsed();
         self.trace.tell(elapsed);
-        self.node.machine.borrow().clock.tell(elapsed);
+        for node in &self.nodes {
+            node.machine.borrow().clock.tell(elapsed);
+        }
         self.watch();
         let now = self.now_ms();
         let due: Vec<Timer> = self
@@ -197,45 +243,76 @@ impl<'p> Run<'p> {
             .collect();
         self.timers.retain(|t| t.0 > now);
         due.into_iter().for_each(|timer| self.ring(timer));
-        if self.node.is_up() && self.node.machine.borrow().disk.is_frozen() {
-            self.died();
+        for n in 0..self.nodes.len() {
+            if self.nodes[n].is_up() && self.nodes[n].machine.borrow().disk.is_frozen() {
+                self.died(n);
+            }
+            self.stopped(n);
+            // The queue is empty once it is replaced.
+            if self.nodes[n].is_fresh && self.lost.lock().is_empty() {
+                self.nodes[n].is_fresh = false;
+            }
+            let wrong = std::mem::take(&mut *self.nodes[n].machine.borrow().wrong.lock());
+            wrong.iter().for_each(|w| self.find(w));
         }
-        let wrong = std::mem::take(&mut *self.node.machine.borrow().wrong.lock());
-        wrong.iter().for_each(|w| self.find(w));
         if now >= self.collected_at + COLLECT_MS {
             self.collected_at = now;
             self.collect();
-            // Not while the operator has the node in hands.
-            if !*self.shared.hold.lock() {
-                self.look_after();
+            for n in 0..self.nodes.len() {
+                // Not one that the operator has in hands.
+                if !*self.shared.hold.lock() && self.nodes[n].stopping.is_none() {
+                    self.look_after(n);
+                }
             }
         }
     }
 
-    /// Tells what has become of the node's process.
+    /// Tells what has become of the nodes' processes.
     fn watch(&mut self) {
-        let now = self.node.status();
-        if now == self.seen {
-            return;
-        }
-        match &now {
-            Status::Ready => {
-                self.trace.event("node", format_args!("is ready"));
-                self.trace.note(What::Node(Life::Ready));
+        for n in 0..self.nodes.len() {
+            let now = self.nodes[n].status();
+            if now == self.seen[n] {
+                continue;
             }
-            Status::Broken(why) | Status::Failed(why) => {
-                self.trace.note(What::Node(Life::Failed(why.clone())));
+            match &now {
+                Status::Ready => self.tell_life(n, Life::Ready),
+                Status::Broken(why) | Status::Failed(why) => {
+                    self.note_life(n, Life::Failed(why.clone()));
+                }
+                Status::Starting | Status::Stopped => {}
             }
-            Status::Starting | Status::Stopped => {}
+            self.seen[n] = now;
         }
-        self.seen = now;
     }
 
-    /// Starts the node, once with further flags.
-    fn start(&mut self, flags: &[String]) {
-        self.trace.event("node", format_args!("starts"));
-        self.trace.note(What::Node(Life::Starts));
-        self.node.start(&mut self.sim, flags);
+    fn tell(&self, n: usize, what: std::fmt::Arguments<'_>) {
+        self.trace.event(&self.nodes[n].name, what);
+    }
+
+    fn tell_life(&self, n: usize, life: Life) {
+        self.tell(n, format_args!("{}", life.in_words()));
+        self.note_life(n, life);
+    }
+
+    fn note_life(&self, n: usize, life: Life) {
+        self.trace.note(match self.is_alone() {
+            true => What::Node(life),
+            false => What::Member {
+                name: self.nodes[n].name.clone(),
+                life,
+            },
+        });
+    }
+
+    /// Whether there is one node.
+    fn is_alone(&self) -> bool {
+        self.nodes.len() == 1
+    }
+
+    /// Starts a node, once with further flags.
+    fn start(&mut self, n: usize, flags: &[String]) {
+        self.tell_life(n, Life::Starts);
+        self.nodes[n].start(&mut self.sim, flags);
     }
 
     /// Steps until `done`, for at most so long; whether it came.
@@ -258,7 +335,7 @@ impl<'p> Run<'p> {
             }
             let act = event.act.clone();
             self.trace.event("plan", format_args!("{act:?}"));
-            self.act(&act);
+            self.act(event.node, &act);
         }
         let end = self.plan.setting.seconds * 1_000;
         while self.now_ms() < end {
@@ -275,31 +352,42 @@ impl<'p> Run<'p> {
         for timer in std::mem::take(&mut self.timers) {
             self.ring(timer.1);
         }
-        self.ring(Timer::HealDisk);
-        self.ring(Timer::HealFull);
-        self.ring(Timer::HealClock);
-        // An end that was to come at some operation does not come any more.
-        self.node.machine.borrow().disk.freeze_at(u64::MAX);
+        for n in 0..self.nodes.len() {
+            self.ring(Timer::HealDisk(n));
+            self.ring(Timer::HealFull(n));
+            self.ring(Timer::HealClock(n));
+            // An end that was to come at some operation does not come any more.
+            self.nodes[n].machine.borrow().disk.freeze_at(u64::MAX);
+        }
         for client in 0..self.plan.setting.clients {
             self.ring(Timer::HealNetwork(client));
         }
-        let before = self.sides.clone().map(|s| s.acknowledged());
+        *self.shared.healed.lock() = true;
+        let of_clients = 0..NAMESPACES.len();
+        let before = self.sides[of_clients.clone()].iter();
+        let before: Vec<usize> = before.map(Side::acknowledged).collect();
         let snapshots = self.desk.archive.lock().snapshots.len();
         let mut asked = 0;
         let well = self.until(HEALED_WITHIN_MS, |run| {
             let now = run.now_ms();
-            if run.node.status() == Status::Ready && now >= asked + 3_000 {
+            let are_ready = run.nodes.iter().all(|n| n.status() == Status::Ready);
+            if are_ready && now >= asked + 3_000 {
                 asked = now;
-                run.act(&Act::BackupSnapshot);
-                run.act(&Act::BackupWal);
+                run.act(0, &Act::BackupSnapshot);
+                run.act(0, &Act::BackupWal);
             }
-            let mut sides = run.sides.iter().zip(before);
-            let written = |(side, before): (&Side, usize)| side.acknowledged() > before + 2;
-            sides.all(written) && run.desk.archive.lock().snapshots.len() > snapshots
+            let mut sides = run.sides[of_clients.clone()].iter().zip(&before);
+            let written = |(side, before): (&Side, &usize)| side.acknowledged() > before + 2;
+            let settled = run.is_alone() || *run.shared.settled.lock();
+            let replaced = run.lost.lock().is_empty();
+            settled
+                && replaced
+                && sides.all(written)
+                && run.desk.archive.lock().snapshots.len() > snapshots
         });
         if !well {
-            let status = self.node.status();
-            self.find(&format!("liveness: a minute after everything was healed no writes and backups succeed; the node is {status:?}"));
+            let status: Vec<Status> = self.nodes.iter().map(Node::status).collect();
+            self.find(&format!("liveness: a minute after everything was healed no writes and backups succeed; of the nodes is known: {status:?}"));
         }
         *self.shared.over.lock() = true;
         let end = self.now_ms() + 9_000;
@@ -311,20 +399,19 @@ impl<'p> Run<'p> {
 
     /// Reads what the logs on the disk show.
     fn collect(&mut self) {
-        let (disk, removed) = {
-            let machine = self.node.machine.borrow();
+        let mut wrong: Vec<String> = Vec::new();
+        for node in &self.nodes {
+            let machine = node.machine.borrow();
             let removed = std::mem::take(&mut *machine.removed.lock());
-            (machine.disk.clone(), removed)
-        };
-        let sides = self.sides.iter();
-        let wrong = sides.flat_map(|side| side.collect(&disk, &removed));
-        let wrong: Vec<String> = wrong.collect();
+            for side in &self.sides {
+                wrong.extend(side.collect(node, &machine.disk, &removed));
+            }
+        }
         wrong.iter().for_each(|w| self.find(w));
     }
 
     fn find(&self, what: &str) {
-        self.trace.finding(what);
-        self.desk.findings.lock().push(what.to_owned());
+        self.shared.find(what);
     }
 
     /// Counts a fault that is over at once, or for good.
@@ -339,9 +426,9 @@ impl<'p> Run<'p> {
         self.trace.note(What::Fault { kind, heals });
     }
 
-    /// Tells the desk of a new disk.
-    fn new_disk(&mut self, disk: &MemoryDisk) {
-        *self.desk.disk.lock() = disk.clone();
+    /// Tells the desk of a node's new disk.
+    fn new_disk(&mut self, n: usize, disk: &MemoryDisk) {
+        self.desk.disks.lock()[n] = disk.clone();
     }
 
     /// What was seen against what must be true; then restores.
@@ -350,7 +437,7 @@ impl<'p> Run<'p> {
         let mut wrong: Vec<String> = self
             .sides
             .iter()
-            .flat_map(|s| s.judge(&self.node))
+            .flat_map(|s| s.judge(&self.nodes))
             .collect();
         let neighbours = self.sides[1].truth.lock().lineages().len();
         if neighbours > 1 {
@@ -358,7 +445,7 @@ impl<'p> Run<'p> {
                 "P15: the neighbour has {neighbours} lineages, though it was never restored"
             ));
         }
-        if let Some(lineage) = self.node.lineage(NAMESPACE) {
+        if let Some(lineage) = self.nodes[0].lineage(NAMESPACE) {
             let truth = self.desk.truth.lock();
             let archive: &Archive = &self.desk.archive.lock();
             let coverage = Coverage::of(archive, &truth, lineage);
@@ -384,11 +471,16 @@ impl<'p> Run<'p> {
             "restores with a base of 50 records or more".to_owned(),
             tally.big_base,
         );
-        let records = self
-            .node
+        if !self.is_alone() {
+            let (leaders, records) = self.desk.truth.lock().changes();
+            counters.insert("another leader wrote".to_owned(), leaders);
+            let gave_way = "a record of one leader gave way to another's";
+            counters.insert(gave_way.to_owned(), records);
+        }
+        let records = self.nodes[0]
             .lineage(NAMESPACE)
             .map_or(0, |l| self.desk.truth.lock().last(l));
-        let findings = self.desk.findings.lock().clone();
+        let findings = self.shared.findings.lock().clone();
         Report {
             seed: self.plan.seed,
             hash: self.trace.hash(),
@@ -407,13 +499,10 @@ impl<'p> Run<'p> {
     }
 }
 
-/// A machine that outlives its node's crashes.
+/// A machine, that outlives its node's crashes.
 type Shell = Rc<RefCell<Machine>>;
 
 /// The name of a client's host.
 fn client_name(number: u64) -> String {
     format!("client-{number}")
 }
-
-/// The node's host.
-const HOST: &str = NODE;

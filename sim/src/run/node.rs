@@ -1,4 +1,4 @@
-//! [`Node`]: the node's process as the harness sees it: up or not, ended and started.
+//! [`Node`]: a node's process as the harness sees it: up or not, ended and started.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -10,15 +10,17 @@ use unisondb_engine::start::{self, Folders};
 use unisondb_platform::DiskExt as _;
 use unisondb_platform::memory::{MemoryClock, MemoryDisk, platform_on};
 
-use super::{HOST, Shell};
+use super::{NAMESPACES, Shell};
 use crate::oracle::log::{self, Id};
 use crate::oracle::truth::Truth;
 use crate::plan::Setting;
 use crate::restores;
 use crate::world::host::{self, Status};
-use crate::world::{DATA, Machine};
+use crate::world::{DATA, Machine, PEER_PORT};
 
 pub struct Node {
+    /// Of its host.
+    pub name: String,
     pub machine: Shell,
     stop: Rc<RefCell<watch::Sender<bool>>>,
     flags: Vec<String>,
@@ -29,13 +31,23 @@ pub struct Node {
     pub misdirected: bool,
     /// Starts in a row that failed although nothing was wrong.
     pub failed_starts: u64,
+    /// It has lost its disk, and is not in the cluster again yet.
+    pub is_fresh: bool,
+    /// It was told to stop: how late it may be at most, and when it starts again.
+    pub stopping: Option<(u64, u64)>,
     /// At the operation that was set the process is killed, not the power lost.
     pub kill_at_freeze: bool,
 }
 
 impl Node {
-    pub fn new(machine: Machine, setting: &Setting, sim: &mut Sim<'static>) -> Node {
-        let flags = vec![
+    pub fn new(
+        machine: Machine,
+        setting: &Setting,
+        hosts: &[String],
+        sim: &mut Sim<'static>,
+    ) -> Node {
+        let name = machine.name.clone();
+        let mut flags = vec![
             format!("--segment-size={}", setting.segment_bytes),
             format!("--flush-bytes={}", setting.flush_bytes),
             format!("--flush-interval={}ms", setting.flush_ms),
@@ -44,22 +56,40 @@ impl Node {
             "--map-size=16MiB".to_owned(),
             "--scrub-interval=20s".to_owned(),
         ];
+        if hosts.len() > 1 {
+            // Whatever is configured on a node, a namespace has the size that it began with.
+            let number = hosts.iter().position(|host| *host == name);
+            let more = setting.segment_bytes << (number.unwrap_or_default() % 2);
+            flags[0] = format!("--segment-size={more}");
+            let at = |host: &String| format!("{host}:{PEER_PORT}");
+            let peers: Vec<String> = hosts.iter().map(at).collect();
+            flags.extend([
+                format!("--peer-addr={}", at(&name)),
+                format!("--peers={}", peers.join(",")),
+                format!("--namespaces={}", NAMESPACES.join(",")),
+            ]);
+        }
         let machine = Rc::new(RefCell::new(machine));
         machine.borrow_mut().flags = flags.clone();
         let stop = Rc::new(RefCell::new(watch::Sender::new(false)));
         let (shell, told) = (machine.clone(), stop.clone());
-        sim.host(HOST, move || {
+        let host = name.clone();
+        sim.host(name.clone(), move || {
             let mut machine = shell.borrow_mut();
             let platform = machine.boot();
             let (flags, status) = (machine.flags.clone(), machine.status.clone());
             let wrong = machine.wrong.clone();
             let stop = told.borrow().subscribe();
+            let host = host.clone();
             async move {
-                host::run(platform, flags, status, wrong, stop).await?;
+                host::run(host, platform, flags, status, wrong, stop).await?;
                 Ok(())
             }
         });
         Node {
+            name,
+            is_fresh: false,
+            stopping: None,
             machine,
             stop,
             flags,
@@ -96,10 +126,11 @@ impl Node {
         let disk = self.machine.borrow().disk.clone();
         // Frozen first: what is dropped must not write.
         disk.freeze();
-        sim.crash(HOST);
+        sim.crash(self.name.as_str());
         let next = end(&disk);
         self.machine.borrow_mut().disk = next.clone();
         self.up = false;
+        self.stopping = None;
         next
     }
 
@@ -110,7 +141,7 @@ impl Node {
         *self.machine.borrow().status.lock() = Status::Starting;
         self.up = true;
         self.disturbed = false;
-        sim.bounce(HOST);
+        sim.bounce(self.name.as_str());
     }
 
     /// The segments of the live log, as they are on the disk.

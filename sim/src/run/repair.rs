@@ -29,47 +29,45 @@ pub(super) enum Down {
 }
 
 impl Run<'_> {
-    /// Looks at the node as an operator with an alert does.
-    pub(super) fn look_after(&mut self) {
-        match self.node.status() {
+    /// Looks at a node as an operator with an alert does.
+    pub(super) fn look_after(&mut self, n: usize) {
+        match self.nodes[n].status() {
             Status::Broken(why) => {
-                self.trace
-                    .event("operator", format_args!("the node is broken: {why}"));
-                if !self.node.disturbed {
+                self.tell(n, format_args!("is broken: {why}"));
+                if !self.nodes[n].disturbed {
                     self.find(&format!(
                         "liveness: the node broke although nothing was wrong: {why}"
                     ));
                 }
                 self.counters.add("a broken node was restarted");
-                self.stop_in_order();
-                self.later(100, Timer::Start);
+                self.stop(n, 100);
             }
             Status::Failed(why) => {
-                self.trace
-                    .event("operator", format_args!("the node does not start: {why}"));
-                if !self.node.disturbed {
-                    self.node.failed_starts += 1;
-                    if self.node.failed_starts > 3 {
+                self.tell(n, format_args!("does not start: {why}"));
+                let node = &mut self.nodes[n];
+                if !node.disturbed {
+                    node.failed_starts += 1;
+                    if node.failed_starts > 3 {
+                        node.failed_starts = 0;
                         self.find(&format!(
                             "the node does not start although nothing is wrong: {why}"
                         ));
-                        self.node.failed_starts = 0;
                     }
                 }
                 self.counters.add("a failed start was tried again");
-                self.ring(Timer::HealDisk);
-                self.gone(None);
-                self.later(100, Timer::Start);
+                self.ring(Timer::HealDisk(n));
+                self.gone(n, None);
+                self.later(100, Timer::Start(n));
             }
-            Status::Ready => self.node.failed_starts = 0,
+            Status::Ready => self.nodes[n].failed_starts = 0,
             Status::Starting | Status::Stopped => {}
         }
     }
 
     /// What was done to the disk is undone before the operator lays hands on it.
     fn put_right(&mut self) {
-        self.ring(Timer::HealDisk);
-        self.ring(Timer::HealFull);
+        self.ring(Timer::HealDisk(0));
+        self.ring(Timer::HealFull(0));
         let (flips, rest) = std::mem::take(&mut self.timers)
             .into_iter()
             .partition(|t| matches!(t.1, Timer::Unflip(..)));
@@ -80,15 +78,15 @@ impl Run<'_> {
 
     /// Starts with flags and waits; whether all is open.
     pub(super) fn start_and_wait(&mut self, flags: &[String]) -> Result<(), String> {
-        self.timers.retain(|t| t.1 != Timer::Start);
-        self.start(flags);
+        self.timers.retain(|t| t.1 != Timer::Start(0));
+        self.start(0, flags);
         let settled = self.until(READY_MS, |run| {
             matches!(
-                run.node.status(),
+                run.nodes[0].status(),
                 Status::Ready | Status::Broken(_) | Status::Failed(_) | Status::Stopped
             )
         });
-        match self.node.status() {
+        match self.nodes[0].status() {
             Status::Ready => Ok(()),
             Status::Broken(why) | Status::Failed(why) => Err(why),
             other => Err(format!("it is {other:?} after {settled}")),
@@ -110,10 +108,10 @@ impl Run<'_> {
         down: Down,
         act: impl FnOnce(&mut Self, Id) -> Result<(), String>,
     ) {
-        if !self.node.is_up() || self.node.status() != Status::Ready {
+        if !self.nodes[0].is_up() || self.nodes[0].status() != Status::Ready {
             return;
         }
-        let Some(lineage) = self.node.lineage(NAMESPACE) else {
+        let Some(lineage) = self.nodes[0].lineage(NAMESPACE) else {
             return;
         };
         *self.shared.hold.lock() = true;
@@ -121,8 +119,8 @@ impl Run<'_> {
             "stops the node, to work on its files".to_owned(),
         ));
         match down {
-            Down::InOrder => self.stop_in_order(),
-            Down::Killed => self.gone(None),
+            Down::InOrder => self.stop_in_order(0),
+            Down::Killed => self.gone(0, None),
         }
         self.put_right();
         if let Err(why) = act(self, lineage) {
@@ -155,7 +153,7 @@ impl Run<'_> {
         };
         if coverage.bases.is_empty() {
             self.counters.add("no snapshot to restore from");
-            self.later(50, Timer::Start);
+            self.later(50, Timer::Start(0));
             return Ok(());
         }
         let (base, place) = coverage.bases
@@ -167,7 +165,7 @@ impl Run<'_> {
         };
         let Some((flags, target, expected)) = self.aim_at(&coverage, base, aim, way, r) else {
             self.counters.add("no target to restore to");
-            self.later(50, Timer::Start);
+            self.later(50, Timer::Start(0));
             return Ok(());
         };
         let snapshot = self.desk.archive.lock().snapshots[place].bytes.clone();
@@ -180,7 +178,7 @@ impl Run<'_> {
         )));
         self.counters.add(&format!("in-place restore {way:?}"));
         let home = format!("{DATA}/{NAMESPACE}");
-        let disk = self.node.machine.borrow().disk.clone();
+        let disk = self.nodes[0].machine.borrow().disk.clone();
         match way {
             Way::KeepLog | Way::SnapshotOnly | Way::CopyAll => {
                 let fresh = |name: &str| {
@@ -274,7 +272,7 @@ impl Run<'_> {
 
     /// `udbctl restore --force`, from a copy of the archive.
     fn udbctl(&self, coverage: &Coverage, target: Target) -> Result<(), String> {
-        let machine = self.node.machine.borrow();
+        let machine = self.nodes[0].machine.borrow();
         let disk = plain(&machine.disk);
         drop(machine.disk.remove_all(Path::new("/archive")));
         let archive = self.desk.archive.lock();
@@ -319,7 +317,7 @@ impl Run<'_> {
 
     /// After a restore the history goes on from just that record.
     fn check_fork(&mut self, way: Way, aim: Aim, before: Id, expected: u64) -> Result<(), String> {
-        let Some(now) = self.node.lineage(NAMESPACE) else {
+        let Some(now) = self.nodes[0].lineage(NAMESPACE) else {
             return Err("P12: after a restore there is no log".to_owned());
         };
         let truth = self.desk.truth.lock();
@@ -355,7 +353,7 @@ impl Run<'_> {
     /// The live log and the archived snapshots, as one archive.
     fn live_archive(&self) -> Archive {
         let mut live = Archive::default();
-        for (path, bytes, _) in self.node.log(NAMESPACE) {
+        for (path, bytes, _) in self.nodes[0].log(NAMESPACE) {
             let name = path.file_name().map(|n| n.to_string_lossy().into_owned());
             live.segments.insert(name.unwrap_or_default(), bytes);
         }
@@ -377,7 +375,7 @@ impl Run<'_> {
 
     fn damage_and_mend(&mut self, what: Damage, lineage: Id, r: &mut Random) -> Result<(), String> {
         let coverage = Coverage::of(&self.live_archive(), &self.desk.truth.lock(), lineage);
-        let log = self.node.log(NAMESPACE);
+        let log = self.nodes[0].log(NAMESPACE);
         let end = log
             .iter()
             .filter_map(|l| l.2.records.last())
@@ -386,11 +384,11 @@ impl Run<'_> {
             .unwrap_or(0);
         let good = coverage.bases.iter().find(|b| coverage.reach(b.0) >= end);
         let Some((_, place)) = good.copied() else {
-            self.later(50, Timer::Start);
+            self.later(50, Timer::Start(0));
             return Ok(());
         };
         let snapshot = self.desk.archive.lock().snapshots[place].bytes.clone();
-        let disk = self.node.machine.borrow().disk.clone();
+        let disk = self.nodes[0].machine.borrow().disk.clone();
         let path = format!("{DATA}/{NAMESPACE}/db/data.mdb");
         let folder = PathBuf::from(format!("{DATA}/{NAMESPACE}/db"));
         let bytes = match what {
@@ -432,8 +430,8 @@ impl Run<'_> {
             }
         }
         self.counters.add("a damaged data.mdb was refused");
-        self.gone(None);
-        let disk = self.node.machine.borrow().disk.clone();
+        self.gone(0, None);
+        let disk = self.nodes[0].machine.borrow().disk.clone();
         let now = plain(&disk)
             .read(Path::new(&path), 1 << 30)
             .map_err(|e| e.to_string())?;

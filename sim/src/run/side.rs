@@ -8,11 +8,12 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use unisondb_platform::memory::MemoryDisk;
 
+use super::SCRATCH;
 use super::node::Node;
 use crate::invariants::{self, Seen};
-use crate::oracle::history::{Answer, acknowledged};
-use crate::oracle::log::Id;
-use crate::oracle::truth::{Truth, hex};
+use crate::oracle::history::{Answer, acknowledged, holds};
+use crate::oracle::log::{Id, What};
+use crate::oracle::truth::{Shown, Truth, hex};
 use crate::workload::client::Shared;
 
 #[derive(Clone)]
@@ -36,12 +37,25 @@ impl Side {
         &self.shared.namespace
     }
 
-    /// Reads what its log on the disk shows, and showed in segments `removed` since; what is wrong, in
+    fn is_alone(&self) -> bool {
+        self.shared.setting.nodes == 1
+    }
+
+    /// Reads what its log on a node's disk shows, and showed in segments `removed` since; what is wrong, in
     /// words.
-    pub fn collect(&self, disk: &MemoryDisk, removed: &[(PathBuf, Vec<u8>)]) -> Vec<String> {
+    pub fn collect(
+        &self,
+        node: &Node,
+        disk: &MemoryDisk,
+        removed: &[(PathBuf, Vec<u8>)],
+    ) -> Vec<String> {
         let mut truth = self.truth.lock();
+        let shown = match self.is_alone() {
+            true => Shown::All,
+            false => Shown::Committed,
+        };
         let mut wrong = truth.collect_removed(removed, self.namespace());
-        wrong.extend(truth.collect(disk, self.namespace()));
+        wrong.extend(truth.collect(&node.name, disk, self.namespace(), shown));
         wrong
     }
 
@@ -54,8 +68,16 @@ impl Side {
             .count()
     }
 
-    /// The node has ended: what was acknowledged is on the medium, whatever else is not.
-    pub fn node_ended(&self, node: &Node) -> Vec<String> {
+    /// A node has ended: what was acknowledged is on the medium, or on that of most nodes, whatever else
+    /// is not.
+    pub fn node_ended(&self, nodes: &[Node], n: usize) -> Vec<String> {
+        if self.namespace() == SCRATCH {
+            return Vec::new();
+        }
+        if !self.is_alone() {
+            return self.is_on_most(nodes).err().into_iter().collect();
+        }
+        let node = &nodes[n];
         let Some(lineage) = node.lineage(self.namespace()) else {
             return Vec::new();
         };
@@ -80,6 +102,74 @@ impl Side {
         )]
     }
 
+    /// The newest write that was acknowledged is on the disks of most nodes.
+    fn is_on_most(&self, nodes: &[Node]) -> Result<(), String> {
+        let history = self.shared.history.lock();
+        let written = history.told.iter().filter_map(|t| match &t.what {
+            Answer::Written { lsn, marker } => Some((*lsn, marker, t.lineage)),
+            _ => None,
+        });
+        let Some((lsn, marker, lineage)) = written.max_by_key(|w| w.0) else {
+            return Ok(());
+        };
+        let has = |node: &&Node| {
+            let log = node.log(self.namespace());
+            let own = log.iter().filter(|l| l.2.lineage == lineage);
+            let mut records = own.flat_map(|l| &l.2.records).peekable();
+            // What is purged is in the state.
+            let is_purged = records.peek().is_some_and(|first| first.lsn > lsn);
+            is_purged || records.any(|r| r.lsn == lsn && holds(&r.what, marker))
+        };
+        let there: Vec<&str> = nodes.iter().filter(has).map(|n| n.name.as_str()).collect();
+        // Of one that has lost its disk nobody knows what it had.
+        let lost = nodes.iter().filter(|n| n.is_fresh).count();
+        match there.len() + lost > nodes.len() / 2 {
+            true => Ok(()),
+            false => Err(format!(
+                "P1: record {lsn} of {} was acknowledged, and is on the disks of {there:?} only",
+                self.namespace()
+            )),
+        }
+    }
+
+    /// At the end all nodes have one log; it is the truth to its last record.
+    fn have_one_log(&self, nodes: &[Node]) -> Vec<String> {
+        let end = |node: &Node| {
+            let log = node.log(self.namespace());
+            let records = log.iter().flat_map(|l| &l.2.records);
+            let last = records.max_by_key(|r| (r.term, r.lsn));
+            last.map(|r| (r.lsn, r.term, r.crc))
+        };
+        let ends: Vec<_> = nodes.iter().map(|n| (n.name.as_str(), end(n))).collect();
+        if ends.iter().any(|(_, end)| *end != ends[0].1) {
+            return vec![format!(
+                "P4: the logs of {} end at different records (LSN, term, checksum): {ends:?}",
+                self.namespace()
+            )];
+        }
+        let disk = nodes[0].machine.borrow().disk.clone();
+        let mut truth = self.truth.lock();
+        truth.collect("at the end", &disk, self.namespace(), Shown::All)
+    }
+
+    /// Whether all nodes vote in its group, by what the logs of most say last.
+    pub fn is_everywhere(&self, nodes: &[Node]) -> bool {
+        let all_vote = |node: &&Node| {
+            let log = node.log(self.namespace());
+            let records = log.iter().flat_map(|l| &l.2.records);
+            let members = records.filter_map(|r| match &r.what {
+                What::Members(voters, learners) => Some((r.lsn, voters, learners)),
+                _ => None,
+            });
+            members
+                .max_by_key(|m| m.0)
+                .is_some_and(|(_, voters, learners)| {
+                    voters.len() == 1 && voters[0].len() == nodes.len() && *learners == 0
+                })
+        };
+        nodes.iter().filter(all_vote).count() == nodes.len()
+    }
+
     /// A restore in place has led from one lineage to another.
     pub fn restored(&self, before: Id, now: Id) {
         if before == now {
@@ -94,7 +184,8 @@ impl Side {
     }
 
     /// What does not hold of all that was seen.
-    pub fn judge(&self, node: &Node) -> Vec<String> {
+    pub fn judge(&self, nodes: &[Node]) -> Vec<String> {
+        let node = &nodes[0];
         let Some(lineage) = node.lineage(self.namespace()) else {
             return vec![format!(
                 "nothing was ever written to {}: the run proves nothing",
@@ -105,10 +196,24 @@ impl Side {
         if epochs.is_empty() {
             epochs.push(lineage);
         }
+        let mut wrong = Vec::new();
+        if !self.is_alone() {
+            wrong.extend(self.have_one_log(nodes));
+        }
         let truth = self.truth.lock();
+        if self.namespace() == SCRATCH {
+            // What a deleted one's last records were nobody vouches for any more.
+            let mut history = self.shared.history.lock();
+            let told = &mut history.told;
+            told.retain(|t| match t.what {
+                Answer::Written { lsn, .. } => lsn <= truth.last(t.lineage),
+                _ => true,
+            });
+        }
         let (log, files) = (node.log(self.namespace()), node.files());
-        let mut wrong = invariants::check(&Seen {
+        wrong.extend(invariants::check(&Seen {
             namespace: self.namespace(),
+            is_alone: self.is_alone(),
             truth: &truth,
             history: &self.shared.history.lock(),
             operations: &self.shared.operations.all(),
@@ -116,9 +221,16 @@ impl Side {
             log: &log,
             files: &files,
             counters: &self.shared.counters,
-        });
+        }));
         let keys = self.shared.setting.keys;
-        wrong.extend(node.final_state(&truth, lineage, self.namespace(), keys));
+        for node in nodes {
+            let found = node.final_state(&truth, lineage, self.namespace(), keys);
+            wrong.extend(
+                found
+                    .into_iter()
+                    .map(|what| format!("{}: {what}", node.name)),
+            );
+        }
         wrong
     }
 }

@@ -15,7 +15,7 @@ use super::writing::Effect;
 use crate::invariants::walls;
 use crate::oracle::history::{Answer, History, Told};
 use crate::oracle::operations::{Act, Begun, Operations};
-use crate::oracle::truth::unhex;
+use crate::oracle::truth::{hex, unhex};
 use crate::plan::Setting;
 use crate::report::Counters;
 use crate::trace::{Trace, What};
@@ -34,6 +34,19 @@ pub struct Shared {
     pub over: Arc<Mutex<bool>>,
     /// While it is set nobody asks anything: the operator restores.
     pub hold: Arc<Mutex<bool>>,
+    /// Nothing goes wrong any more.
+    pub healed: Arc<Mutex<bool>>,
+    /// The juggler's namespace is there, and stays.
+    pub settled: Arc<Mutex<bool>>,
+    pub findings: Arc<Mutex<Vec<String>>>,
+}
+
+impl Shared {
+    /// Something that must not be.
+    pub fn find(&self, what: &str) {
+        self.trace.finding(what);
+        self.findings.lock().push(what.to_owned());
+    }
 }
 
 pub struct Client {
@@ -49,8 +62,8 @@ impl Client {
         Client {
             name: format!("client-{number}"),
             random: Random::keyed(shared.seed, b"client", number),
+            http: Http::new(shared.setting.nodes),
             shared,
-            http: Http::default(),
             sent: 0,
         }
     }
@@ -65,6 +78,10 @@ impl Client {
                 return;
             }
             if !*self.shared.hold.lock() {
+                // A balancer sends it elsewhere now and then.
+                if self.is_of_several() && self.random.below(4) == 0 {
+                    self.http.turn(&mut self.random);
+                }
                 self.step().await;
             }
         }
@@ -79,6 +96,10 @@ impl Client {
         }
         let operations = &self.shared.operations;
         operations.end(begun, &self.name, key.as_bytes(), act, is_known);
+    }
+
+    fn is_of_several(&self) -> bool {
+        self.shared.setting.nodes > 1
     }
 
     async fn step(&mut self) {
@@ -302,6 +323,7 @@ impl Client {
     pub(super) fn remember(&self, request: &str, lineage: [u8; 16], what: Answer) {
         self.shared.history.lock().told.push(Told {
             client: self.name.clone(),
+            connection: self.http.connection(),
             request: request.to_owned(),
             lineage,
             what,
@@ -311,15 +333,15 @@ impl Client {
     async fn get(&mut self) {
         let key = self.key();
         let linearizable = self.random.coin();
-        let path = format!(
-            "/kv/{key}{}",
-            if linearizable {
-                "?consistency=linearizable"
-            } else {
-                ""
-            }
-        );
         let Some(low) = self.low() else { return };
+        // Behind a balancer it names what it has seen, to see no less.
+        let wants = self.is_of_several() && !linearizable && self.random.coin();
+        let query = match (linearizable, wants) {
+            (true, _) => "?consistency=linearizable".to_owned(),
+            (_, true) => format!("?minLsn={}:{}", hex(&low.0), low.1),
+            _ => String::new(),
+        };
+        let path = format!("/kv/{key}{query}");
         let begun = self.shared.operations.begin();
         let Some(reply) = self.ask(Method::GET, &path, &[], Value::Null).await else {
             return;
@@ -328,7 +350,7 @@ impl Client {
             return;
         };
         let low = match lineage == low.0 {
-            true if linearizable => low.1,
+            true if linearizable || wants => low.1,
             true => low.1.min(high),
             false => 0,
         };
@@ -482,10 +504,10 @@ fn lsn_of(reply: &Reply) -> Option<u64> {
     reply.header("x-unison-lsn")?.parse().ok()
 }
 
-fn b64(bytes: &[u8]) -> String {
+pub(super) fn b64(bytes: &[u8]) -> String {
     base64_simd::STANDARD.encode_to_string(bytes)
 }
 
-fn unb64(text: &str) -> Option<Vec<u8>> {
+pub(super) fn unb64(text: &str) -> Option<Vec<u8>> {
     base64_simd::STANDARD.decode_to_vec(text).ok()
 }

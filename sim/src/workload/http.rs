@@ -1,4 +1,4 @@
-//! [`Http`]: one client's connection to the node, with a deadline on everything: the simulated
+//! [`Http`]: one client's connection to a node, or to one of several, with a deadline on everything: the simulated
 //! network loses what is sent through a cut, for ever.
 
 use std::time::Duration;
@@ -10,16 +10,21 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use turmoil::net::TcpStream;
+use unisondb_platform::memory::Random;
 
 use crate::trace::Answered;
-use crate::world::{NODE, PORT};
+use crate::world::{self, PORT};
 
 /// How long a request may take.
 const DEADLINE: Duration = Duration::from_secs(8);
 
-/// One connection, made anew when it breaks.
-#[derive(Default)]
+/// One connection, made anew when it breaks; of several nodes to the next one then.
 pub struct Http {
+    hosts: Vec<String>,
+    /// Which of them it goes to.
+    node: usize,
+    /// How many connections there were.
+    made: u64,
     connection: Option<SendRequest<Full<Bytes>>>,
 }
 
@@ -51,6 +56,41 @@ pub enum Lost {
 }
 
 impl Http {
+    /// To the first of so many nodes.
+    pub fn new(nodes: u64) -> Http {
+        Http {
+            hosts: world::hosts(nodes),
+            node: 0,
+            made: 0,
+            connection: None,
+        }
+    }
+
+    /// Goes to any node from now on, where there are several.
+    pub fn turn(&mut self, random: &mut Random) {
+        if self.hosts.len() > 1 {
+            let node = usize::try_from(random.below(self.hosts.len() as u64));
+            self.turn_to(node.expect("an index"));
+        }
+    }
+
+    fn turn_to(&mut self, node: usize) {
+        if node != self.node {
+            self.connection = None;
+        }
+        self.node = node;
+    }
+
+    /// The node that it goes to; the last answer came from there, if it has not turned since.
+    pub fn node(&self) -> usize {
+        self.node
+    }
+
+    /// Which connection it is that it has.
+    pub fn connection(&self) -> u64 {
+        self.made
+    }
+
     /// Sends a request and waits for the whole answer.
     pub async fn send(
         &mut self,
@@ -69,6 +109,7 @@ impl Http {
             Ok(Some(reply)) => Ok(reply),
             Ok(None) | Err(_) => {
                 self.connection = None;
+                self.turn_to((self.node + 1) % self.hosts.len());
                 Err(if sent {
                     Lost::Unknown
                 } else {
@@ -86,9 +127,11 @@ impl Http {
         body: Bytes,
         sent: &mut bool,
     ) -> Option<Reply> {
+        let host = self.hosts[self.node].as_str();
         if self.connection.as_ref().is_none_or(SendRequest::is_closed) {
             self.connection = None;
-            let stream = TcpStream::connect((NODE, PORT)).await.ok()?;
+            self.made += 1;
+            let stream = TcpStream::connect((host, PORT)).await.ok()?;
             let (sender, connection) = handshake(TokioIo::new(stream)).await.ok()?;
             tokio::spawn(async move { drop(connection.await) });
             self.connection = Some(sender);
@@ -98,7 +141,7 @@ impl Http {
         let mut request = Request::builder()
             .method(method)
             .uri(path)
-            .header("host", format!("{NODE}:{PORT}"));
+            .header("host", format!("{host}:{PORT}"));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

@@ -1,11 +1,9 @@
 //! The intruder: asks one namespace for what is another's (P15). Nothing of it may be done.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::client::Shared;
@@ -19,14 +17,13 @@ pub struct Intruder {
     pub shared: Shared,
     /// Whose things it wants.
     pub other: String,
-    pub findings: Arc<Mutex<Vec<String>>>,
 }
 
 impl Intruder {
     /// Until the run is over.
     #[allow(clippy::disallowed_methods)]
     pub async fn run(self) {
-        let mut http = Http::default();
+        let mut http = Http::new(self.shared.setting.nodes);
         for number in 0u64.. {
             tokio::time::sleep(PAUSE).await;
             if *self.shared.over.lock() {
@@ -84,8 +81,7 @@ impl Intruder {
         };
         if reply.status < 400 {
             let wrong = format!("P15: POST {route} {what} is answered with {}", reply.status);
-            self.shared.trace.event("FINDING", format_args!("{wrong}"));
-            self.findings.lock().push(wrong);
+            self.shared.find(&wrong);
         } else if reply.status < 500 {
             self.shared.counters.add("an intruder was refused");
         }

@@ -1,7 +1,7 @@
 //! The operator: takes backups over HTTP as the documented scripts do, keeps copies of what they
 //! published somewhere else, and remembers what was said of them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::Method;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use unisondb_platform::memory::MemoryDisk;
+use unisondb_platform::memory::{MemoryDisk, Random};
 
 use super::client::Shared;
 use super::http::Http;
@@ -58,9 +58,8 @@ pub struct Desk {
     pub errands: Arc<Mutex<VecDeque<Errand>>>,
     pub archive: Arc<Mutex<Archive>>,
     pub truth: Arc<Mutex<Truth>>,
-    /// The node's disk as it is now.
-    pub disk: Arc<Mutex<MemoryDisk>>,
-    pub findings: Arc<Mutex<Vec<String>>>,
+    /// The nodes' disks as they are now.
+    pub disks: Arc<Mutex<Vec<MemoryDisk>>>,
     /// The script's state file.
     pub last_segment: Arc<Mutex<u64>>,
     /// What has been seen of the backups' folder.
@@ -70,10 +69,10 @@ pub struct Desk {
 /// What was published and has to stay.
 #[derive(Default)]
 pub struct Backups {
-    /// Something went wrong with their disk: files may be damaged or gone.
-    disturbed: bool,
-    /// Files that nobody writes a second time, by path, and their sums.
-    published: BTreeMap<String, [u8; 32]>,
+    /// On these nodes something went wrong with their disk: files may be damaged or gone.
+    disturbed: BTreeSet<usize>,
+    /// Files that nobody writes a second time, by node and path, and their sums.
+    published: BTreeMap<(usize, String), [u8; 32]>,
     /// The last record that has been archived, and of which lineage.
     archived_to: Option<(Id, u64)>,
 }
@@ -82,7 +81,8 @@ impl Desk {
     /// Until the run is over.
     #[allow(clippy::disallowed_methods)]
     pub async fn run(self) {
-        let mut http = Http::default();
+        let mut http = Http::new(self.shared.setting.nodes);
+        let mut random = Random::keyed(self.shared.seed, b"operator", 0);
         let mut number = 0u64;
         loop {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -96,6 +96,8 @@ impl Desk {
                 continue;
             };
             number += 1;
+            // As a balancer does: whichever node it is.
+            http.turn(&mut random);
             match errand {
                 Errand::Wal => self.wal(&mut http, number).await,
                 Errand::Snapshot => self.snapshot(&mut http, number).await,
@@ -187,7 +189,7 @@ impl Desk {
                 self.find(&format!("B19: segment {id} was given behind {newest}"));
             }
             newest = id;
-            ends = self.keep(id, path);
+            ends = self.keep(http.node(), id, path);
         }
         *self.last_segment.lock() = newest;
         if !backups.is_empty() {
@@ -215,8 +217,8 @@ impl Desk {
     }
 
     /// Copies a published segment to the archive; its last record.
-    fn keep(&self, id: u64, path: &str) -> Option<u64> {
-        let bytes = self.read(path)?;
+    fn keep(&self, node: usize, id: u64, path: &str) -> Option<u64> {
+        let bytes = self.read(node, path)?;
         let Some(segment) =
             log::segment(&bytes).filter(|s| s.footer.is_some() && s.bytes + 256 == bytes.len())
         else {
@@ -224,7 +226,7 @@ impl Desk {
             self.shared
                 .counters
                 .add("a published segment was found damaged");
-            if !self.backups.lock().disturbed {
+            if !self.are_backups_disturbed(node) {
                 self.find(&format!("P9: {path} was published and is no whole segment"));
             }
             return None;
@@ -238,7 +240,7 @@ impl Desk {
         let last = segment.footer.as_ref().map(|f| f.last);
         let wrong = self.truth.lock().add(&segment, &bytes, Source::Backup);
         wrong.iter().for_each(|w| self.find(w));
-        self.published(path, &bytes);
+        self.published(node, path, &bytes);
         let name = path.rsplit('/').next().unwrap_or(path).to_owned();
         self.archive.lock().segments.insert(name, bytes);
         last
@@ -269,16 +271,23 @@ impl Desk {
             ));
             return;
         };
+        // Without a leader it is as new as the node is, and says so.
+        if answer["sealed"] != true {
+            self.shared
+                .counters
+                .add("a snapshot was taken without a leader");
+        }
         let told = &self.shared.history.lock().told[..before];
         let acked = acknowledged(told, lineage);
-        if lsn < acked {
+        if answer["sealed"] == true && lsn < acked {
             self.find(&format!(
                 "P8: a snapshot stands at record {lsn}, {acked} had been acknowledged"
             ));
         }
         let wrong = self.truth.lock().digest(lineage, lsn, digest, "a snapshot");
         wrong.iter().for_each(|w| self.find(w));
-        let Some(bytes) = self.read(&path) else {
+        let node = http.node();
+        let Some(bytes) = self.read(node, &path) else {
             return;
         };
         if !snapshot::is_whole(&bytes) {
@@ -286,7 +295,7 @@ impl Desk {
             self.shared
                 .counters
                 .add("a published snapshot was found damaged");
-            if !self.backups.lock().disturbed {
+            if !self.are_backups_disturbed(node) {
                 self.find(&format!(
                     "P9: {path} was published and is no whole snapshot"
                 ));
@@ -296,7 +305,7 @@ impl Desk {
         self.shared.counters.add("a snapshot was archived");
         // The other name is written again and again.
         if !number.is_multiple_of(2) {
-            self.published(&path, &bytes);
+            self.published(node, &path, &bytes);
         }
         self.archive.lock().snapshots.push(Snapshot {
             bytes,
@@ -306,39 +315,43 @@ impl Desk {
     }
 
     /// A file of the backups, if nothing has happened to it meanwhile.
-    fn read(&self, path: &str) -> Option<Vec<u8>> {
+    fn read(&self, node: usize, path: &str) -> Option<Vec<u8>> {
         let folder = format!("{DATA}/backups/{}", self.shared.namespace);
-        let files = self.disk.lock().files(Path::new(&folder));
+        let files = self.disks.lock()[node].files(Path::new(&folder));
         let found = files.into_iter().find(|(p, _)| p == Path::new(path));
         if found.is_none() {
             self.shared.counters.add("a published file was gone");
-            if !self.backups.lock().disturbed {
+            if !self.are_backups_disturbed(node) {
                 self.find(&format!("P9: {path} was published and is gone"));
             }
         }
         Some(found?.1)
     }
 
-    fn published(&self, path: &str, bytes: &[u8]) {
+    fn published(&self, node: usize, path: &str, bytes: &[u8]) {
         let sum = *blake3::hash(bytes).as_bytes();
-        self.backups.lock().published.insert(path.to_owned(), sum);
+        let key = (node, path.to_owned());
+        self.backups.lock().published.insert(key, sum);
     }
 
-    /// Something goes wrong with the disk of the backups.
-    pub fn backups_disturbed(&self) {
-        self.backups.lock().disturbed = true;
+    /// Something goes wrong with the disk of a node's backups.
+    pub fn backups_disturbed(&self, node: usize) {
+        self.backups.lock().disturbed.insert(node);
     }
 
-    pub fn are_backups_disturbed(&self) -> bool {
-        self.backups.lock().disturbed
+    pub fn are_backups_disturbed(&self, node: usize) -> bool {
+        self.backups.lock().disturbed.contains(&node)
     }
 
-    /// P9: what was published is there after every end of the node.
-    pub fn check_published(&self) {
+    /// A node has lost its disk: nothing is there any more.
+    pub fn lost(&self, node: usize) {
+        self.backups.lock().published.retain(|(n, _), _| *n != node);
+    }
+
+    /// P9: what a node has published is there after each of its ends.
+    pub fn check_published(&self, node: usize) {
         let folder = format!("{DATA}/backups/{}", self.shared.namespace);
-        let there: BTreeMap<String, [u8; 32]> = self
-            .disk
-            .lock()
+        let there: BTreeMap<String, [u8; 32]> = self.disks.lock()[node]
             .files(Path::new(&folder))
             .into_iter()
             .map(|(path, bytes)| {
@@ -347,10 +360,11 @@ impl Desk {
             })
             .collect();
         let seen = self.backups.lock();
-        if seen.disturbed {
+        if seen.disturbed.contains(&node) {
             return;
         }
-        for (path, sum) in &seen.published {
+        let of_node = seen.published.iter().filter(|((n, _), _)| *n == node);
+        for ((_, path), sum) in of_node {
             match there.get(path) {
                 Some(now) if now == sum => {}
                 Some(_) => self.find(&format!("P9: {path} was published and has changed")),
@@ -360,8 +374,7 @@ impl Desk {
     }
 
     fn find(&self, what: &str) {
-        self.shared.trace.finding(what);
-        self.findings.lock().push(what.to_owned());
+        self.shared.find(what);
     }
 }
 

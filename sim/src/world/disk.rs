@@ -9,20 +9,28 @@ use parking_lot::Mutex;
 use unisondb_platform::memory::{Effect, OpKind, Operation, Policy};
 
 use crate::trace::Trace;
+use crate::world::NODE;
 
 /// Segments that were removed since somebody last looked: a full volume is made room on at once.
 pub type Removed = Arc<Mutex<Vec<(PathBuf, Vec<u8>)>>>;
 
 /// Watches one boot.
 pub struct Watcher {
+    /// Who is named in the trace.
+    who: String,
     trace: Trace,
     removed: Removed,
     syncs: AtomicU64,
 }
 
 impl Watcher {
-    pub fn new(trace: &Trace, removed: &Removed) -> Watcher {
+    pub fn new(host: &str, trace: &Trace, removed: &Removed) -> Watcher {
+        let who = match host {
+            NODE => "disk".to_owned(),
+            host => format!("{host}.disk"),
+        };
         Watcher {
+            who,
             trace: trace.clone(),
             removed: removed.clone(),
             syncs: AtomicU64::new(0),
@@ -40,7 +48,7 @@ impl Policy for Watcher {
         if matches!(operation.kind, OpKind::Sync | OpKind::SyncFolder) {
             self.syncs.fetch_add(1, Ordering::Relaxed);
         }
-        self.trace.disk(operation);
+        self.trace.disk(&self.who, operation);
         None
     }
 

@@ -1,4 +1,4 @@
-//! The node's process: the product's own assembly over the machine's parts, until it is told to stop.
+//! A node's process: the product's own assembly over the machine's parts, until it is told to stop.
 
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use tokio::sync::watch;
 use unisondb_http::{Host as _, State};
 use unisondb_platform::Platform;
 use unisondb_server::config::{self, Invocation};
-use unisondb_server::{Parts, Running, start};
+use unisondb_server::{Parts, PeerSide, Running, start};
 
 use crate::invariants::positions::Watched;
-use crate::world::network::SimListener;
-use crate::world::{DATA, NODE, PORT};
+use crate::world::network::{SimDial, SimListener};
+use crate::world::{DATA, NODE, PEER_PORT, PORT};
 
 /// How often a node is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -37,6 +37,7 @@ pub enum Status {
 
 /// Runs one boot of the node; gives when it has stopped, or could not start.
 pub async fn run(
+    name: String,
     platform: Platform,
     flags: Vec<String>,
     status: Arc<Mutex<Status>>,
@@ -47,19 +48,27 @@ pub async fn run(
     let args = [
         "unisondb".to_owned(),
         format!("--data-dir={DATA}"),
-        format!("--http-addr={NODE}:{PORT}"),
-        "--node-name=node".to_owned(),
+        format!("--http-addr={name}:{PORT}"),
+        format!("--node-name={name}"),
     ];
     let args = args.into_iter().chain(flags).map(OsString::from);
     let loaded = config::load(args, [], platform.disk.as_ref()).context("the flags are known")?;
     let Invocation::Serve(effective) = loaded else {
         bail!("no check was asked for");
     };
+    let is_alone = name == NODE;
+    let peers = match is_alone {
+        true => None,
+        false => Some(PeerSide {
+            listeners: vec![SimListener::bind(PEER_PORT).await?],
+            dial: Arc::new(SimDial),
+        }),
+    };
     let parts = Parts {
         platform,
         effective: *effective,
         listeners: vec![SimListener::bind(PORT).await?],
-        peers: None,
+        peers,
         render_metrics: None,
     };
     let mut node = match start(parts).await {
@@ -74,11 +83,13 @@ pub async fn run(
     } else {
         // The others are served when one namespace cannot be.
         *status.lock() = broken(&node).map_or(Status::Ready, Status::Broken);
-        let mut seen = Watched::default();
+        let mut seen = Watched::of(is_alone);
         while !told(&mut stop).await {
             for one in node.registry().namespaces() {
                 if let State::Open { engine, .. } = one.state {
-                    let now = seen.look(engine.namespace().as_str(), engine.positions());
+                    // Made again it is another one.
+                    let name = format!("{} of {}", engine.namespace(), engine.history().lineage);
+                    let now = seen.look(&name, engine.positions());
                     wrong.lock().extend(now);
                 }
             }

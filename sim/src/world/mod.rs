@@ -20,15 +20,26 @@ use crate::world::clock::SimClock;
 use crate::world::disk::{Removed, Watcher};
 use crate::world::offload::SimOffload;
 
-/// Name of the node's host, and of the file system under it in messages.
+/// Name of the host of a node that is alone.
 pub const NODE: &str = "node";
-/// Where the node listens.
+/// Where a node listens to clients, and to other nodes.
 pub const PORT: u16 = 8080;
-/// The node's data directory.
+pub const PEER_PORT: u16 = 9080;
+/// A node's data directory.
 pub const DATA: &str = "/data";
+
+/// Names of the hosts that nodes run on: so many.
+pub fn hosts(nodes: u64) -> Vec<String> {
+    match nodes {
+        1 => vec![NODE.to_owned()],
+        _ => (1..=nodes).map(|n| format!("n{n}")).collect(),
+    }
+}
 
 /// What outlives a crash of the node.
 pub struct Machine {
+    /// Of the host.
+    pub name: String,
     pub disk: MemoryDisk,
     pub clock: Arc<SimClock>,
     /// How often the node was started: each start draws other chances.
@@ -45,13 +56,16 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A fresh one.
-    pub fn new(setting: &Setting, seed: u64, trace: &Trace) -> Machine {
+    /// A fresh one, the `number`th of a run.
+    pub fn new(setting: &Setting, seed: u64, trace: &Trace, number: usize, name: &str) -> Machine {
+        // Machines of one run draw other chances each.
+        let seed = seed ^ (number as u64).rotate_left(52);
         let scratch = tempfile::tempdir().expect("the machine below has a temporary folder");
         let disk = MemoryDisk::new(Native::component("db", scratch));
         disk.set_seed(seed);
         let clock = Arc::new(SimClock::new(setting.epoch_seconds));
         Machine {
+            name: name.to_owned(),
             disk,
             clock,
             boots: 0,
@@ -66,7 +80,7 @@ impl Machine {
 
     /// The seams for a command that an operator runs while the node is down.
     pub fn beside(&self) -> Platform {
-        let watcher = Arc::new(Watcher::new(&self.trace, &self.removed));
+        let watcher = Arc::new(Watcher::new(&self.name, &self.trace, &self.removed));
         Platform {
             disk: Arc::new(self.disk.clone()),
             clock: self.clock.clone(),
@@ -79,7 +93,7 @@ impl Machine {
     /// The seams for one boot of the node.
     pub fn boot(&mut self) -> Platform {
         self.boots += 1;
-        let watcher = Arc::new(Watcher::new(&self.trace, &self.removed));
+        let watcher = Arc::new(Watcher::new(&self.name, &self.trace, &self.removed));
         self.disk.set_policy(watcher.clone());
         Platform {
             disk: Arc::new(self.disk.clone()),

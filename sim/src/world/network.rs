@@ -1,10 +1,10 @@
-//! The simulated network's sockets as the product's [`Listener`].
+//! The simulated network's sockets as the product's [`Listener`] and [`Dial`].
 
 use std::io;
 use std::net::SocketAddr;
 
 use turmoil::net::{TcpListener, TcpStream};
-use unisondb_platform::Listener;
+use unisondb_platform::{Dial, Dialled, Listener, Stream};
 
 /// Accepts simulated connections.
 pub struct SimListener(TcpListener);
@@ -28,5 +28,17 @@ impl Listener for SimListener {
 
     fn address(&self) -> io::Result<SocketAddr> {
         self.0.local_addr()
+    }
+}
+
+/// Makes simulated connections.
+pub struct SimDial;
+
+impl Dial for SimDial {
+    fn dial<'a>(&'a self, address: &'a str) -> Dialled<'a> {
+        Box::pin(async move {
+            let stream = TcpStream::connect(address).await?;
+            Ok(Box::new(stream) as Box<dyn Stream>)
+        })
     }
 }
