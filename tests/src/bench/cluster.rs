@@ -38,7 +38,7 @@ pub fn run(options: &Options, folder: &Path) -> Result<Vec<Report>> {
     let mut nodes = peers::unisondb_cluster(&folder.join("three"))?;
     let mut reports = vec![puts(options, folder, &nodes)?, leaders(&mut nodes)?];
     drop(nodes);
-    reports.push(idle(&folder.join("idle"))?);
+    reports.push(idle(folder)?);
     Ok(reports)
 }
 
@@ -155,9 +155,13 @@ fn max_of(series: &Series) -> Series {
     most
 }
 
-fn idle(folder: &Path) -> Result<Report> {
+/// What three nodes spend that nobody asks anything.
+///
+/// # Errors
+/// Nodes that do not become a cluster.
+pub fn idle(folder: &Path) -> Result<Report> {
     let mut report = Report::new("100 idle namespaces on three nodes");
-    let nodes = peers::unisondb_cluster(folder)?;
+    let nodes = peers::unisondb_cluster(&folder.join("idle"))?;
     for n in 0..NAMESPACES {
         until("a namespace is made", || {
             let mut client = Client::new(&*nodes[n % 3].address).deadline(Duration::from_secs(15));

@@ -1,4 +1,4 @@
-//! `bench [put|snapshot|wal-backup|replay|start|cluster|all]`: ratios to redis, etcd, `cp` and LMDB, each
+//! `bench [put|snapshot|wal-backup|replay|start|cluster|idle|all]`: ratios to redis, etcd, `cp` and LMDB, each
 //! measured in interleaved rounds of one run. What is measured and why so: `docs/performance.md`.
 
 use std::fs;
@@ -25,6 +25,8 @@ enum Scenario {
     Start,
     /// Three nodes: PUTs against three of etcd, a killed leader, idle namespaces.
     Cluster,
+    /// Of `cluster` only this: three nodes with 100 idle namespaces, CPU and memory. Takes about two minutes.
+    Idle,
     /// All of them.
     All,
 }
@@ -108,6 +110,8 @@ fn main() -> Result<()> {
     }
     if wanted(Scenario::Cluster) {
         reports.extend(cluster::run(&options, &folder)?);
+    } else if wanted(Scenario::Idle) {
+        reports.push(cluster::idle(&folder)?);
     }
     fs::remove_dir_all(&folder)?;
 
