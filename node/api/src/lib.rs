@@ -32,7 +32,7 @@ pub use base64::Base64;
 pub use client::{Client, ClientError};
 pub use cursor::Cursor;
 pub use error::ApiError;
-pub use peer::{NoPeer, Peer, PeerError, Reply, Respond};
+pub use peer::{Haste, NoPeer, Peer, PeerError, Reply, Respond};
 pub use query::Query;
 pub use route::{Miss, Place, Route, TxStep};
 pub use writer::{Answer, Sealed, WriteError, Writer, Written};

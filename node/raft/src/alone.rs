@@ -1,5 +1,5 @@
-//! What a group does otherwise when one member decides alone: it leads as soon as it starts, nobody has
-//! to be asked before a read, and its timers rest.
+//! What a group does otherwise when one member decides alone: it leads as soon as it starts, and nobody has
+//! to be asked before a read. (That its timers rest is said in `timers`.)
 
 use openraft::ReadPolicy;
 use openraft::errors::RaftError;
@@ -52,6 +52,7 @@ impl Group {
         if self.members().is_only(self.own()) {
             return Ok(self.acknowledged());
         }
+        let _waits = self.reads.wait();
         match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
             Ok((id, _)) => Ok(types::lsn(id.log_id().index)),
             Err(RaftError::APIError(e)) => Err(WriteError::Unavailable(e.to_string())),
@@ -64,30 +65,5 @@ impl Group {
     pub fn acknowledged(&self) -> Lsn {
         let engine = self.engine();
         engine.wal().committed().max(engine.applied())
-    }
-}
-
-/// Nobody hears an only voter without learners, and nobody else can lead: its timers rest, so that a
-/// thousand idle groups of one cost nothing. Ends with openraft; says so where that was not wanted.
-pub(crate) async fn tick(group: Group) {
-    let mut office = group.watch_office();
-    loop {
-        let alone = {
-            let now = office.borrow_watched();
-            let members = types::members_of(now.membership_config.membership());
-            let leads = now.state.is_leader() && now.current_leader == Some(group.own());
-            leads && members.is_only(group.own()) && members.is_single()
-        };
-        group.raft.runtime_config().tick(!alone);
-        if office.changed().await.is_err() {
-            break;
-        }
-    }
-    if !group.is_stopped() {
-        let ended = group.raft.metrics().borrow_watched().running_state.clone();
-        let why = ended
-            .err()
-            .map_or("it has stopped".to_owned(), |e| e.to_string());
-        group.standing().fail(&format!("raft: {why}"));
     }
 }

@@ -35,7 +35,6 @@ use unisondb_engine::start::Opened;
 use unisondb_platform::Platform;
 use unisondb_types::{Command, Stamp, Term, limits};
 
-use crate::alone;
 use crate::checks;
 use crate::intake::{self, Intake};
 use crate::log::{LogReader, LogStore, Shared};
@@ -44,14 +43,16 @@ use crate::message::{self, Reply, Request};
 use crate::network::Network;
 use crate::office::{self, AcceptClock};
 use crate::queued::Queued;
+use crate::reads::Reads;
 use crate::standing::{self, Standing};
 use crate::stop::Ends;
 use crate::sync::{self, Durability};
+use crate::timers::{self, Heard};
 use crate::types::{self, Proposal, Types};
 use crate::under_way::{Promise, UnderWay};
 
 /// How often a leader shows that it is there.
-const HEARTBEAT: Duration = Duration::from_millis(250);
+pub(crate) const HEARTBEAT: Duration = Duration::from_millis(250);
 /// How long a follower waits before it stands for election: at least, and less than; by openraft's reckoning,
 /// which counts from when the longest of these has passed since it last heard the leader. So after 1.0 to
 /// 1.2 s of silence.
@@ -96,6 +97,8 @@ pub struct Group {
     pub(crate) under_way: Arc<UnderWay>,
     pub(crate) intake: Arc<Intake>,
     pub(crate) may_take_room: Arc<dyn Fn() -> bool + Send + Sync>,
+    pub(crate) reads: Arc<Reads>,
+    pub(crate) heard: Arc<Heard>,
     /// What ends with it: tasks, and the threads that tell of their end.
     pub(crate) ends: Arc<tokio::sync::Mutex<Ends>>,
 }
@@ -166,6 +169,7 @@ impl Group {
         let offload = &platform.offload;
         offload.thread(&format!("log-{name}"), Box::pin(syncing));
         offload.thread(&format!("apply-{name}"), Box::pin(applying));
+        let reads = Arc::new(Reads::default());
         let network = Network {
             group: GroupId {
                 namespace: name.clone(),
@@ -174,6 +178,7 @@ impl Group {
             own,
             peer,
             log: log.clone(),
+            reads: reads.clone(),
         };
         let config = Arc::new(config(name.as_str())?);
         let raft = Raft::new(own, config, network, store, machine);
@@ -189,6 +194,8 @@ impl Group {
             under_way: Arc::default(),
             intake: Arc::default(),
             may_take_room,
+            reads,
+            heard: Arc::default(),
             ends: Arc::default(),
         };
         {
@@ -197,7 +204,7 @@ impl Group {
             let intake = intake::run(group.intake.clone(), group.raft.clone());
             ends.tasks.spawn(intake);
             ends.tasks.spawn(checks::run(group.clone()));
-            ends.tasks.spawn(alone::tick(group.clone()));
+            ends.tasks.spawn(timers::run(group.clone()));
         }
         if group.is_only_voter().await {
             // A disk that fails meanwhile leaves the state to be read: its standing says why.
@@ -341,6 +348,7 @@ impl Group {
                 }
             },
             Request::Transfer { leader, to, last } => {
+                self.heard.forget();
                 let request = TransferLeaderRequest::new(leader.into(), to, message::log_id(last));
                 match self.raft.handle_transfer_leader(request).await {
                     Ok(Ok(())) => Ok(Reply::Transferred),
@@ -357,12 +365,17 @@ impl Group {
 
     /// Takes frames of a leader's.
     async fn take(&self, append: AppendEntriesRequest<Types>, time: u64) -> Result<Reply, String> {
+        // Before openraft says that it was heard: never later than that.
+        let came = self.engine.platform().clock.monotonic();
         let previous = append.prev_log_id.as_ref();
         self.log.vet(previous, &append.entries).await?;
         let answer = self.raft.append_entries(append).await;
         let answer = answer.map_err(|e| e.to_string())?;
-        if answer.is_success() && time > 0 {
-            self.log.shared().heard(Stamp::from_micros(time));
+        if answer.is_success() {
+            self.heard.at(came);
+            if time > 0 {
+                self.log.shared().heard(Stamp::from_micros(time));
+            }
         }
         Ok(Reply::appended(&answer))
     }

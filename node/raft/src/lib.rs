@@ -12,6 +12,7 @@
 //! | `members` | who belongs to it, told and changed |
 //! | `checks` | the leader says what ended segments add up to (D5) |
 //! | `network`, `message` | what members send one another |
+//! | `timers`, `reads` | when openraft ticks and a leader shows itself (D18); who waits for that |
 //! | `types`, `entry` | openraft's types filled in with ours |
 //! | `office`, `clock` | which stamps a leader may give (D3); what time it is by the log |
 //!
@@ -30,10 +31,12 @@ mod message;
 mod network;
 mod office;
 mod queued;
+mod reads;
 mod room;
 mod standing;
 mod stop;
 mod sync;
+mod timers;
 mod types;
 mod under_way;
 

@@ -14,11 +14,12 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, RaftNetworkFactory};
-use unisondb_api::peer::{GroupId, Peer, PeerError};
+use unisondb_api::peer::{GroupId, Haste, Peer, PeerError};
 use unisondb_engine::Stand;
 
 use crate::log::LogReader;
 use crate::message::{self, Election, Reply, Request};
+use crate::reads::Reads;
 use crate::types::{Types, Vote};
 
 type Failure = RPCError<Types>;
@@ -30,12 +31,22 @@ pub(crate) struct Network {
     pub(crate) own: u64,
     pub(crate) peer: Arc<dyn Peer>,
     pub(crate) log: LogReader,
+    pub(crate) reads: Arc<Reads>,
 }
 
 /// The way to one member.
 pub(crate) struct Way {
     network: Network,
     to: u64,
+    carries: Carries,
+}
+
+/// What goes a way. Of two appends without records one may tell of a commit that a client or a follower waits
+/// for; that one is never a heartbeat, for which openraft has ways of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Carries {
+    Heartbeats,
+    All,
 }
 
 impl RaftNetworkFactory<Types> for Network {
@@ -45,16 +56,35 @@ impl RaftNetworkFactory<Types> for Network {
         Way {
             network: self.clone(),
             to: target,
+            carries: Carries::All,
+        }
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, _node: &()) -> Way {
+        Way {
+            network: self.clone(),
+            to: target,
+            carries: Carries::Heartbeats,
         }
     }
 }
 
 impl Way {
     async fn call(&self, message: Bytes, what: RPCTypes, most: Duration) -> Result<Reply, Failure> {
+        self.call_in(message, what, most, Haste::Now).await
+    }
+
+    async fn call_in(
+        &self,
+        message: Bytes,
+        what: RPCTypes,
+        most: Duration,
+        haste: Haste,
+    ) -> Result<Reply, Failure> {
         let Network {
             group, own, peer, ..
         } = &self.network;
-        let answer = tokio::time::timeout(most, peer.call(group, self.to, message)).await;
+        let answer = tokio::time::timeout(most, peer.call(group, self.to, message, haste)).await;
         let bytes = match answer {
             Ok(Ok(bytes)) => bytes,
             Ok(Err(e @ PeerError::Unreachable(_))) => {
@@ -78,6 +108,17 @@ impl Way {
             Reply::Failed(why) => Err(RPCError::Network(NetworkError::from_string(why))),
             reply => Ok(reply),
         }
+    }
+
+    /// Shows that the leader is there: with others, unless a read waits for the answer, or comes to.
+    async fn show(&self, message: Bytes, most: Duration) -> Result<Reply, Failure> {
+        let call = |message, haste| self.call_in(message, RPCTypes::AppendEntries, most, haste);
+        tokio::select! {
+            biased;
+            () = self.network.reads.any() => {}
+            reply = call(message.clone(), Haste::Soon) => return reply,
+        }
+        call(message, Haste::Now).await
     }
 
     async fn elect(
@@ -117,8 +158,12 @@ impl RaftNetworkV2<Types> for Way {
     ) -> Result<AppendEntriesResponse<Types>, Failure> {
         let time = self.network.log.shared().time().ok();
         let message = message::append(&request, time);
-        let reply = self.call(message, RPCTypes::AppendEntries, option.hard_ttl());
-        Ok(match reply.await? {
+        let most = option.hard_ttl();
+        let reply = match self.carries {
+            Carries::Heartbeats => self.show(message, most).await,
+            Carries::All => self.call(message, RPCTypes::AppendEntries, most).await,
+        };
+        Ok(match reply? {
             Reply::Appended => AppendEntriesResponse::Success,
             Reply::AppendedUpTo(at) => AppendEntriesResponse::PartialSuccess(message::log_id(at)),
             Reply::Conflict => AppendEntriesResponse::Conflict,

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use unisondb_api::peer::{Asked, Told, envelope};
+use unisondb_api::peer::{Ask, Asked, Told, envelope, parts};
 use unisondb_engine::start::Origin;
 use unisondb_types::{Action, Idempotency, codec};
 
@@ -17,9 +17,12 @@ fuzz_target!(|bytes: &[u8]| {
         if let Ok((asked, rest)) = envelope::decode::<Asked>(message.clone()) {
             let again = envelope::encode(&asked, |out| out.extend_from_slice(&rest));
             assert_eq!(again[4..], message[4..], "one way to say it");
+            drop(parts::take::<Ask>(rest.clone()));
             drop(codec::decode::<Origin>(&rest));
             drop(codec::decode::<(Option<Idempotency>, Action)>(&rest));
         }
-        drop(envelope::decode::<Told>(message));
+        if let Ok((_, rest)) = envelope::decode::<Told>(message) {
+            drop(parts::take::<Told>(rest));
+        }
     }
 });

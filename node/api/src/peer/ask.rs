@@ -46,6 +46,9 @@ pub enum Ask {
     Create(Namespace),
     /// Of the leader of `_cluster`: delete this namespace.
     Delete(Namespace),
+    /// Messages of raft groups, each as [`Ask::Raft`] and what lies behind it; they are the
+    /// [`parts`](super::parts) behind this.
+    Several,
 }
 
 /// One history of one namespace.
@@ -77,6 +80,8 @@ pub enum Told {
     Not(WriteError),
     /// It is not for this node, for this reason; nothing was done.
     Refused(String),
+    /// What is told to each of several, in their order; behind it, as [`parts`](super::parts).
+    Several,
 }
 
 /// Who a node is.
@@ -147,6 +152,7 @@ mod tests {
             (Ask::Barrier(group()), format!("05000000{of_group}")),
             (Ask::Create(name()), format!("06000000{}", text("users"))),
             (Ask::Delete(name()), format!("07000000{}", text("users"))),
+            (Ask::Several, "08000000".to_owned()),
         ];
         for (ask, fields) in questions {
             let asked = Asked {
@@ -198,6 +204,7 @@ mod tests {
                 Told::Refused("no".to_owned()),
                 format!("07000000{}", text("no")),
             ),
+            (Told::Several, "08000000".to_owned()),
         ];
         for (told, bytes) in answers {
             assert_eq!(header(&told), bytes);

@@ -8,7 +8,7 @@ use unisondb_types::codec;
 /// Checksum and length of the header.
 const PREFIX_BYTES: usize = 8;
 /// A header longer than this is none.
-const HEADER_BYTES: usize = 4 << 10;
+pub(super) const HEADER_BYTES: usize = 4 << 10;
 
 /// Why bytes are no message: they end early, or are not those that were sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

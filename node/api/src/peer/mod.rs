@@ -5,6 +5,7 @@
 //! | [`Peer`] | carries a raft group's messages, by raft id; what is in them is the group's business |
 //! | [`ask`] | what one node asks of another, and what it is told |
 //! | [`envelope`] | how either is put into bytes |
+//! | [`parts`] | several questions in one message |
 //! | [`link`] | the way to one other node |
 //! | [`Respond`] | who answers |
 //!
@@ -13,6 +14,7 @@
 pub mod ask;
 pub mod envelope;
 pub mod link;
+pub mod parts;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -28,10 +30,19 @@ pub const PATH: &str = "/unison/peer";
 /// An answer, some time later: at the latest when the caller's patience ends, which drops it.
 pub type Reply<'a> = Pin<Box<dyn Future<Output = Result<Bytes, PeerError>> + Send + 'a>>;
 
+/// How soon a message has to be on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Haste {
+    /// At once: somebody waits for the answer.
+    Now,
+    /// Soon: it may wait a few milliseconds for others that go to the same node.
+    Soon,
+}
+
 /// Carries messages to the other members of a namespace's group, by raft id.
 pub trait Peer: Send + Sync + 'static {
     /// Sends `message` to member `to`, and gives its answer.
-    fn call<'a>(&'a self, group: &'a GroupId, to: u64, message: Bytes) -> Reply<'a>;
+    fn call<'a>(&'a self, group: &'a GroupId, to: u64, message: Bytes, haste: Haste) -> Reply<'a>;
 }
 
 /// Answers what other nodes ask, each message by itself.
@@ -55,7 +66,7 @@ pub enum PeerError {
 pub struct NoPeer;
 
 impl Peer for NoPeer {
-    fn call<'a>(&'a self, _: &'a GroupId, to: u64, _: Bytes) -> Reply<'a> {
+    fn call<'a>(&'a self, _: &'a GroupId, to: u64, _: Bytes, _: Haste) -> Reply<'a> {
         let nobody = PeerError::Unreachable(format!("member {to}: this node runs alone"));
         Box::pin(std::future::ready(Err(nobody)))
     }

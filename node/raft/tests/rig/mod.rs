@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use unisondb_api::peer::GroupId;
-use unisondb_api::{Peer, PeerError, Reply, WriteError, Written};
+use unisondb_api::{Haste, Peer, PeerError, Reply, WriteError, Written};
 use unisondb_engine::Engine;
 use unisondb_engine::start::{self, Folders, Origin, Request};
 use unisondb_platform::memory::{self, InlineOffload, MemoryDisk, MemoryEntropy, Random};
@@ -53,6 +53,10 @@ pub struct Net {
     cut: Mutex<BTreeSet<u64>>,
     /// The last bit of every message that carries frames is turned over before its checksum is made.
     pub spoil: AtomicBool,
+    /// How long what may wait for others does, in milliseconds.
+    pub soon_millis: AtomicU64,
+    /// How many messages of each haste were sent: at once, soon.
+    pub hastes: [AtomicU64; 2],
     seed: u64,
     sent: AtomicU64,
 }
@@ -78,8 +82,13 @@ impl Line {
 }
 
 impl Peer for Line {
-    fn call<'a>(&'a self, _: &'a GroupId, to: u64, message: Bytes) -> Reply<'a> {
+    fn call<'a>(&'a self, _: &'a GroupId, to: u64, message: Bytes, haste: Haste) -> Reply<'a> {
         Box::pin(async move {
+            self.net.hastes[usize::from(haste == Haste::Soon)].fetch_add(1, Ordering::Relaxed);
+            if haste == Haste::Soon {
+                let millis = self.net.soon_millis.load(Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(millis)).await;
+            }
             self.travel().await;
             let group = self.net.members.lock().get(&to).cloned();
             let group = group.filter(|_| !self.is_cut(to));
@@ -287,6 +296,8 @@ impl Cluster {
             members: Mutex::default(),
             cut: Mutex::default(),
             spoil: AtomicBool::new(false),
+            soon_millis: AtomicU64::new(10),
+            hastes: Default::default(),
             seed,
             sent: AtomicU64::new(0),
         });

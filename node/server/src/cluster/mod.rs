@@ -18,7 +18,9 @@
 //! | `members` | the leader of a group brings its members into line |
 //! | `membership` | who belongs to the cluster, as an operator sees and changes it |
 //! | `ways`, `forward`, `respond` | who is where; what only a leader can do; what other nodes ask |
+//! | `bundle` | messages of many groups that go together |
 
+mod bundle;
 mod catalog;
 mod forward;
 mod found;

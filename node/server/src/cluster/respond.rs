@@ -12,7 +12,7 @@ use unisondb_api::{Respond, WriteError};
 use unisondb_engine::start::Origin;
 use unisondb_types::{Action, Command, Idempotency, Namespace, codec};
 
-use super::{Ways, decide};
+use super::{Ways, bundle, decide};
 use crate::registry::{Registry, Wanted};
 use crate::writer::Lane;
 
@@ -67,16 +67,14 @@ impl Responder {
 
     async fn carry_out(&self, ask: Ask, rest: Bytes) -> Result<(Told, Bytes), String> {
         let told = match ask {
-            Ask::Raft { group, to } => {
-                let lane = self.lane(&group)?;
-                if lane.group().own() != to {
-                    return Err(format!(
-                        "this node is member {} of {}, not {to}",
-                        lane.group().own(),
-                        group.namespace
-                    ));
-                }
-                return Ok((Told::Raft, lane.group().answer(rest).await));
+            Ask::Raft { group, to } => return self.of_group(&group, to, rest).await,
+            Ask::Several => {
+                let clock = self.registry.platform_of().clock.clone();
+                let told = bundle::answer(&*clock, rest, |group, to, message| async move {
+                    self.of_group(&group, to, message).await
+                });
+                let told = told.await?;
+                return Ok((Told::Several, told));
             }
             Ask::Write(group) => {
                 let lane = self.lane(&group)?;
@@ -110,6 +108,24 @@ impl Responder {
             Ask::Who | Ask::Join => unreachable!("answered before"),
         };
         Ok((told, Bytes::new()))
+    }
+
+    /// Answers a message of a group.
+    async fn of_group(
+        &self,
+        group: &GroupId,
+        to: u64,
+        message: Bytes,
+    ) -> Result<(Told, Bytes), String> {
+        let lane = self.lane(group)?;
+        if lane.group().own() != to {
+            return Err(format!(
+                "this node is member {} of {}, not {to}",
+                lane.group().own(),
+                group.namespace
+            ));
+        }
+        Ok((Told::Raft, lane.group().answer(message).await))
     }
 
     /// The namespace, if it has the history that is meant.

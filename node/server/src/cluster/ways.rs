@@ -10,9 +10,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use unisondb_api::peer::ask::PROTOCOL;
-use unisondb_api::peer::{Ask, Asked, GroupId, Link, Peer, PeerError, Reply, Told};
+use unisondb_api::peer::{Ask, Asked, GroupId, Haste, Link, Peer, PeerError, Reply, Told};
 use unisondb_platform::{Clock, Dial};
 use unisondb_types::{ClusterId, Namespace};
+
+use super::bundle::Bundles;
 
 /// Who is where.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,11 +35,13 @@ pub(crate) struct Ways {
     /// Where nodes said themselves that they are: stronger than the book.
     learnt: RwLock<BTreeMap<u64, String>>,
     links: Mutex<BTreeMap<String, Link>>,
+    bundles: Bundles,
 }
 
 impl Ways {
     pub(crate) fn new(dial: Arc<dyn Dial>, clock: Arc<dyn Clock>) -> Ways {
         Ways {
+            bundles: Bundles::new(clock.clone()),
             dial,
             clock,
             own: Namespace::cluster(),
@@ -119,7 +123,7 @@ impl Ways {
 }
 
 impl Peer for Ways {
-    fn call<'a>(&'a self, group: &'a GroupId, to: u64, message: Bytes) -> Reply<'a> {
+    fn call<'a>(&'a self, group: &'a GroupId, to: u64, message: Bytes, haste: Haste) -> Reply<'a> {
         Box::pin(async move {
             let Some(link) = self.to_member(&group.namespace, to) else {
                 return Err(PeerError::Unreachable(format!(
@@ -131,11 +135,23 @@ impl Peer for Ways {
                 group: group.clone(),
                 to,
             };
-            match self.ask(&link, ask, &message).await? {
+            let together = match haste {
+                Haste::Soon => {
+                    let cluster = self.cluster();
+                    self.bundles.ask(&link, cluster, &ask, &message).await
+                }
+                Haste::Now => None,
+            };
+            let told = match together {
+                Some(told) => told,
+                None => self.ask(&link, ask, &message).await,
+            };
+            match told? {
                 (Told::Raft, answer) => Ok(answer),
                 (Told::Refused(why), _) => {
                     Err(PeerError::Unreachable(format!("{}: {why}", link.address())))
                 }
+                (Told::Not(why), _) => Err(PeerError::Lost(format!("{}: {why}", link.address()))),
                 (other, _) => Err(PeerError::Lost(format!(
                     "{}: an answer to something else: {other:?}",
                     link.address()
