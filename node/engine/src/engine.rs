@@ -2,9 +2,9 @@
 //! place that changes state is [`crate::Applier`], LMDB is fed by [`crate::flush`].
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -29,10 +29,23 @@ use crate::state::view::{self, View};
 #[derive(Clone)]
 pub struct Engine(pub(crate) Arc<Shared>);
 
+/// Whether a namespace that was closed is gone.
+#[derive(Clone)]
+pub struct Ended(Weak<Shared>);
+
+impl Ended {
+    /// Whether nobody has a handle any more, so that it may be opened again.
+    pub fn is_over(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+}
+
 /// What the handle, the applier and the flusher share.
 pub(crate) struct Shared {
     pub(crate) platform: Platform,
     pub(crate) namespace: Namespace,
+    /// The folder with `db/` and `wal/` in it.
+    pub(crate) home: PathBuf,
     /// Where its backups go.
     pub(crate) backups: RwLock<PathBuf>,
     pub(crate) wal: Wal,
@@ -239,6 +252,16 @@ impl Engine {
     /// Its log.
     pub fn wal(&self) -> &Wal {
         &self.0.wal
+    }
+
+    /// The folder with `db/` and `wal/` in it.
+    pub fn home(&self) -> &Path {
+        &self.0.home
+    }
+
+    /// Tells, without keeping it open, when the last handle is gone.
+    pub fn watch_end(&self) -> Ended {
+        Ended(Arc::downgrade(&self.0))
     }
 
     /// The machine below.

@@ -25,7 +25,7 @@ mod state;
 
 pub use admit::Refusal;
 pub use apply::Applier;
-pub use engine::{Engine, Positions};
+pub use engine::{Ended, Engine, Positions};
 pub use error::Error;
 pub use read::{KvEntry, Lob, Page, Row, Scan, Stand, TxInfo, TxStatus};
 pub use scrub::Scrubbed;

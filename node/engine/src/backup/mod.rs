@@ -7,6 +7,7 @@
 //! status    how it went, for metrics and alerts       └> early (sync while writing)
 //! handed    what the snapshots of the last hour need
 //! leftovers what dead calls left unfinished goes
+//! outgoing  what a member of the group gets that lacks purged records
 //! ```
 //!
 //! Every file is a copy of its own (never a link), of mode 0600 in folders of mode 0700, dated by
@@ -18,6 +19,7 @@
 mod early;
 mod handed;
 mod leftovers;
+mod outgoing;
 mod publish;
 mod root;
 mod snapshot;
@@ -26,6 +28,7 @@ mod wal;
 
 use std::path::PathBuf;
 
+pub use outgoing::{Outgoing, Parcel};
 pub use snapshot::SnapshotFile;
 pub(crate) use status::Status;
 pub use status::{BackupKind, BackupStatus, KindStatus};

@@ -171,7 +171,7 @@ impl Engine {
 
     /// A whole snapshot, trailer included, synced, not yet published; and a hold on what replay
     /// behind it needs.
-    fn draft<'f>(
+    pub(super) fn draft<'f>(
         &self,
         folder: &'f Folder,
         name: &str,

@@ -100,7 +100,11 @@ fn wanted(segments: &[SegmentInfo], after: SegmentId) -> Result<Vec<&SegmentInfo
         return Ok(wanted);
     }
     let mut below = after;
-    for segment in &wanted {
+    // Of a log that begins behind a gap, and has nothing sealed yet, the gap is named all the same.
+    let begins = segments
+        .first()
+        .filter(|s| s.id > after && wanted.is_empty());
+    for segment in wanted.iter().copied().chain(begins) {
         if let Some(before) = segment.header.predecessor.map(|p| p.id)
             && before > below
         {

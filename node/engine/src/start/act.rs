@@ -18,7 +18,7 @@ use unisondb_wal::{AfterCut, CutBytes, Entry, SegmentState, Wal};
 use super::decide::{Action, Plan};
 use super::files::{self, Places};
 use super::findings::{self, Findings, State};
-use super::{Folders, Note, Opened, Request, StartError, proof, restore};
+use super::{Folders, Note, Opened, Request, StartError, install, proof, restore};
 use crate::engine::{Checks, Counters, Shared};
 use crate::flush::{Beside, Flusher};
 use crate::state::memtable::Memtable;
@@ -91,6 +91,24 @@ pub(super) fn carry_out(
             let state = found.db.state().cloned();
             let opened = ground.go_on(state, notes)?;
             files::retire_recovery(platform.disk.as_ref(), &ground.places)?;
+            Ok(opened)
+        }
+        Action::Install => {
+            ground.adopt(&found.db)?;
+            let at = found.stands_at();
+            let text = format!(
+                "this node lacked records that no other has any more: it got the state at LSN {at} from another, and its log goes on from there"
+            );
+            tracing::warn!(namespace = %ground.namespace, "{text}");
+            notes.push(Note {
+                field: "recovery",
+                value: "snapshot".to_owned(),
+                text,
+                degraded: false,
+            });
+            let state = found.db.state().cloned();
+            let opened = ground.go_on(state, notes)?;
+            install::done(platform.disk.as_ref(), &ground.places)?;
             Ok(opened)
         }
         Action::Adopt => {
@@ -287,6 +305,7 @@ impl Ground<'_> {
         let shared = Arc::new(Shared {
             platform: self.platform.clone(),
             namespace: self.namespace.clone(),
+            home: self.places.home.clone(),
             backups: RwLock::new(self.folders.backups.clone()),
             wal,
             store,

@@ -47,6 +47,8 @@ pub enum Action {
     Rebuild,
     /// Take the snapshot as the state and go on in the same lineage.
     Adopt,
+    /// Take over the state and the log that another member of the group gave.
+    Install,
     /// Replay to the target and begin a new lineage.
     Restore(Target),
     /// A restore had begun its lineage: tidy up and go on.
@@ -64,7 +66,10 @@ impl Plan {
 
     /// Whether it goes on from what this node itself left, or made new: nothing was put here by hand.
     pub fn goes_on(&self) -> bool {
-        matches!(self.action, Action::Create | Action::GoOn | Action::Rebuild)
+        matches!(
+            self.action,
+            Action::Create | Action::GoOn | Action::Rebuild | Action::Install
+        )
     }
 
     /// Whether it makes a new namespace.
@@ -80,6 +85,7 @@ impl fmt::Display for Action {
             Action::GoOn => "go on",
             Action::Rebuild => "make the state again from the whole log",
             Action::Adopt => "take the snapshot as the state and go on in the same lineage",
+            Action::Install => "take over the state that another member of the group gave",
             Action::Restore(target) => return write!(f, "restore to {target}"),
             Action::FinishRestore => "finish the restore that was under way",
             Action::ReadOnly => "serve the state up to a hole in the log, read-only",
@@ -133,6 +139,7 @@ pub(super) fn decide(
     let restored_to = match &found.restoring {
         Some(restoring) if goes_on(found, restoring, target) => Some(restoring.target.into()),
         // A directory of our own ignores a target: all of its log counts.
+        _ if found.installing => None,
         _ => target.filter(|_| !has_vote || matches!(found.db, Db::Image { .. })),
     };
     let path = match restored_to {
@@ -210,6 +217,13 @@ pub(super) fn decide(
             .push(note("gap", format!("{from}-{to}"), text, true));
     }
 
+    if found.installing {
+        // It was verified against this member's own history before it was put aside.
+        plan.action = Action::Install;
+        plan.aside.clear();
+        plan.damaged.clear();
+        return Ok(plan);
+    }
     let begun = |lineage| {
         found
             .segments

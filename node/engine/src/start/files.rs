@@ -27,6 +27,10 @@ pub(super) struct Places {
     pub(super) ids: PathBuf,
     /// Says that this folder came to be by joining a group.
     pub(super) joined: PathBuf,
+    /// What arrives from another member, not yet whole.
+    pub(super) incoming: PathBuf,
+    /// What has arrived whole and is to be taken over.
+    pub(super) install: PathBuf,
     pub(super) restoring: PathBuf,
     pub(super) recovery: PathBuf,
 }
@@ -45,6 +49,8 @@ impl Places {
             wal,
             ids: home.join("ids"),
             joined: home.join("joined"),
+            incoming: home.join("incoming"),
+            install: home.join("install"),
             restoring: home.join("restoring"),
             recovery: home.join("recovery.toml"),
         }

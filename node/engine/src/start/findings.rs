@@ -15,7 +15,7 @@ use unisondb_types::{
 use unisondb_wal::{SegmentError, SegmentInfo, SegmentReader, Surveyed, raft_state};
 
 use super::files::{self, Places, RecoveryToml, Restoring};
-use super::{Folders, Request, StartError};
+use super::{Folders, Request, StartError, install};
 use crate::state::entry;
 use crate::state::position::{self, Position};
 use crate::state::table;
@@ -100,6 +100,8 @@ pub(super) struct Findings {
     pub(super) ids: Option<SegmentId>,
     pub(super) restoring: Option<Restoring>,
     pub(super) recovery: Option<RecoveryToml>,
+    /// Whether a snapshot of another member's is being taken over.
+    pub(super) installing: bool,
 }
 
 /// Looks at everything.
@@ -123,6 +125,7 @@ pub(super) fn look(
         ids,
         restoring: files::read_restoring(disk, &places)?,
         recovery: files::read_recovery(disk, &places)?,
+        installing: install::is_wanted(disk, &places)?,
         places,
     };
     look_at_wal(disk, &mut found)?;

@@ -18,6 +18,9 @@
 //! | any | a needed segment is damaged | any | refuse: `database file is corrupted`, nothing changed |
 //! | damaged | any | any | refuse: `database file is corrupted`, file untouched |
 //!
+//! Where another member of the group gave this one a snapshot and the beginning of a log (`install/`), they
+//! take the places of state and log before anything else is looked at.
+//!
 //! In a directory that is restored, segments that lie in `wal/` packed are unpacked before the decision.
 //!
 //! A restore first writes `restoring`; a start that finds that file goes on with it. Every step can
@@ -29,6 +32,8 @@ mod aside;
 mod decide;
 mod files;
 mod findings;
+mod incoming;
+mod install;
 mod join;
 mod path;
 mod proof;
@@ -54,6 +59,7 @@ use unisondb_wal::raft_state::RaftStateFile;
 use crate::{Applier, Engine};
 
 pub use decide::{Action, Plan};
+pub use incoming::{Arrived, Incoming, give_up, prepare, put_aside};
 pub use join::{Origin, is_there, join};
 pub use volume::NetworkVolume;
 
@@ -345,9 +351,11 @@ pub fn open_decided(
     request: &Request,
     decided: impl FnOnce(&Plan) -> Result<(), StartError>,
 ) -> Result<Opened, StartError> {
-    let notes = volume::check(platform.disk.as_ref(), &folders.home)?;
+    let disk = platform.disk.as_ref();
+    let notes = volume::check(disk, &folders.home)?;
+    install::take(disk, &files::Places::of(&folders.home))?;
     let mut found = findings::look(platform, folders, request)?;
-    let unpacked = unpack::unpack(platform.disk.as_ref(), &found)?;
+    let unpacked = unpack::unpack(disk, &found)?;
     if !unpacked.is_empty() {
         found = findings::look(platform, folders, request)?;
     }

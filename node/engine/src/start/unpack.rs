@@ -94,7 +94,8 @@ fn is_restored(found: &Findings) -> bool {
         all.any(|s| s.info.header.lineage == r.lineage)
     });
     let no_vote = matches!(found.raft, raft_state::Found::Missing);
-    !begun && (no_vote || matches!(found.db, Db::Image { .. }))
+    // What another member gave is whole as it is.
+    !found.installing && !begun && (no_vote || matches!(found.db, Db::Image { .. }))
 }
 
 fn id_of(name: &str) -> Option<SegmentId> {

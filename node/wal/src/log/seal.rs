@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use unisondb_platform::{Access, FileExt};
-use unisondb_types::{Digest, SegmentId, Sha256Sum};
+use unisondb_platform::{Access, File, FileExt};
+use unisondb_types::{Digest, Lsn, SegmentId, Sha256Sum};
 
 use super::state::{Life, Segment, State};
 use super::{Inner, SealedFile, Wal};
@@ -124,6 +124,34 @@ impl Wal {
             path,
             offload: self.inner.platform.offload.clone(),
         })
+    }
+
+    /// Opens a segment's file for reading, sealed or not: its header, and its frames as far as they are
+    /// durable, are there; what lies behind them may change.
+    ///
+    /// # Errors
+    /// [`Error::NoSegment`] also where it has no file yet; [`Error::Io`].
+    pub fn open_begun(&self, id: SegmentId) -> Result<Arc<dyn File>, Error> {
+        let path = self.path(id);
+        match self.disk().open(&path, Access::Read) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(Error::NoSegment(id)),
+            other => other.map_err(|e| Error::io("cannot open", &path, e)),
+        }
+    }
+
+    /// The last record that [`purge`](Self::purge) up to a segment would remove now; `None`: it would
+    /// remove nothing.
+    pub fn purgeable(&self, up_to: SegmentId) -> Option<Lsn> {
+        let holds = self.inner.holds.lock();
+        let state = self.inner.state.lock();
+        let segments = state.segments.iter().zip(state.segments.iter().skip(1));
+        let goes = segments.take_while(|(oldest, next)| {
+            let id = oldest.id();
+            let held = holds.values().any(|(_, from)| *from <= id);
+            oldest.is_sealed() && next.is_sealed() && id <= up_to && !held
+        });
+        goes.last()
+            .map(|(_, next)| next.tally.header.first_lsn.prev())
     }
 
     /// SHA-256 of a sealed segment's file: read and verified if it is not known yet, then kept.

@@ -89,6 +89,18 @@ fn purged_segments_are_a_gap_unless_all_are_asked_for() {
 }
 
 #[test]
+fn a_log_that_begins_behind_a_gap_names_it_before_anything_is_sealed() {
+    let segments = [info(52, Some(51), SegmentState::Active)];
+    assert_eq!(ids(&segments, 0), Ok(vec![]));
+    assert_eq!(ids(&segments, 51), Ok(vec![]));
+    assert_eq!(ids(&segments, 52), Ok(vec![]));
+    assert_eq!(
+        ids(&segments, 42),
+        Err("wal gap: segments 43-51 are no longer here".to_owned())
+    );
+}
+
+#[test]
 fn a_segment_missing_in_the_middle_is_a_gap() {
     let segments = held(&[(1, 0), (2, 1), (5, 4), (6, 5)]);
     assert_eq!(
