@@ -36,14 +36,16 @@ use unisondb_platform::Platform;
 use unisondb_types::{Command, Stamp, Term, limits};
 
 use crate::checks;
+use crate::fetch::CatchUp;
 use crate::intake::{self, Intake};
 use crate::log::{LogReader, LogStore, Shared};
 use crate::machine::{self, Batch, Machine};
-use crate::message::{self, Reply, Request};
+use crate::message::{self, At, Ballot, Reply, Request};
 use crate::network::Network;
 use crate::office::{self, AcceptClock};
 use crate::queued::Queued;
 use crate::reads::Reads;
+use crate::serve::{Parcels, Wanted};
 use crate::standing::{self, Standing};
 use crate::stop::Ends;
 use crate::sync::{self, Durability};
@@ -99,6 +101,11 @@ pub struct Group {
     pub(crate) may_take_room: Arc<dyn Fn() -> bool + Send + Sync>,
     pub(crate) reads: Arc<Reads>,
     pub(crate) heard: Arc<Heard>,
+    pub(crate) peer: Arc<dyn Peer>,
+    /// What is given to members that lack purged records.
+    pub(crate) parcels: Arc<Parcels>,
+    /// What is got from another, if this is such a member.
+    pub(crate) catch_up: Arc<CatchUp>,
     /// What ends with it: tasks, and the threads that tell of their end.
     pub(crate) ends: Arc<tokio::sync::Mutex<Ends>>,
 }
@@ -176,7 +183,7 @@ impl Group {
                 lineage: engine.history().lineage,
             },
             own,
-            peer,
+            peer: peer.clone(),
             log: log.clone(),
             reads: reads.clone(),
         };
@@ -196,6 +203,9 @@ impl Group {
             may_take_room,
             reads,
             heard: Arc::default(),
+            peer,
+            parcels: Arc::default(),
+            catch_up: Arc::default(),
             ends: Arc::default(),
         };
         {
@@ -220,6 +230,14 @@ impl Group {
         // Where batches wait already, the loop does it behind them.
         if let Some(apply) = self.apply.upgrade() {
             drop(apply.try_send(Batch::empty()));
+        }
+    }
+
+    /// Its group, as other members know it.
+    pub(crate) fn group_id(&self) -> GroupId {
+        GroupId {
+            namespace: self.engine.namespace().clone(),
+            lineage: self.engine.history().lineage,
         }
     }
 
@@ -356,11 +374,50 @@ impl Group {
                     Err(e) => Err(e.to_string()),
                 }
             }
+            Request::Snapshot { leader, needs } => self.told_to_get(leader, needs).await,
+            Request::Fetch {
+                through,
+                number,
+                offset,
+            } => {
+                let wanted = Wanted {
+                    through,
+                    number,
+                    offset,
+                };
+                return match self.serve(wanted).await {
+                    Ok((reply, bytes)) => message::with_bytes(&reply, &bytes),
+                    Err(why) => failed(why),
+                };
+            }
         };
         match reply {
             Ok(reply) => message::plain(&reply),
             Err(why) => failed(why),
         }
+    }
+
+    /// A leader says that what this member needs next is purged there.
+    async fn told_to_get(&self, leader: Ballot, needs: At) -> Result<Reply, String> {
+        let from = leader.leads().ok_or("it leads nobody")?;
+        // Who leads now is openraft's to say; its term is written down with that.
+        let shown = AppendEntriesRequest {
+            vote: leader.into(),
+            prev_log_id: None,
+            entries: Vec::new(),
+            leader_commit: None,
+        };
+        let answer = self.raft.append_entries(shown).await;
+        let answer = answer.map_err(|e| e.to_string())?;
+        if !answer.is_success() {
+            return Ok(Reply::appended(&answer));
+        }
+        let (needs, _) = types::position(&needs.into());
+        if self.engine.applied() >= needs {
+            return Ok(Reply::Has);
+        }
+        let bytes = self.get_parcel(from, needs).await;
+        Ok(Reply::Lacks { bytes })
     }
 
     /// Takes frames of a leader's.

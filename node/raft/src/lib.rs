@@ -13,6 +13,7 @@
 //! | `checks` | the leader says what ended segments add up to (D5) |
 //! | `network`, `message` | what members send one another |
 //! | `timers`, `reads` | when openraft ticks and a leader shows itself (D18); who waits for that |
+//! | `purge`, `serve`, `fetch` | records go; who lacks them gets a parcel (D10, D11) |
 //! | `types`, `entry` | openraft's types filled in with ours |
 //! | `office`, `clock` | which stamps a leader may give (D3); what time it is by the log |
 //!
@@ -22,6 +23,7 @@ mod alone;
 mod checks;
 mod clock;
 mod entry;
+mod fetch;
 pub mod group;
 mod intake;
 mod log;
@@ -30,9 +32,11 @@ mod members;
 mod message;
 mod network;
 mod office;
+mod purge;
 mod queued;
 mod reads;
 mod room;
+mod serve;
 mod standing;
 mod stop;
 mod sync;
@@ -40,6 +44,7 @@ mod timers;
 mod types;
 mod under_way;
 
+pub use fetch::{TakenOver, first_parcel};
 pub use group::{Group, GroupError, Parts};
 pub use office::AcceptClock;
 pub use queued::Queued;

@@ -123,7 +123,7 @@ impl RaftStateMachine<Types> for Machine {
         _stand: Stand,
     ) -> io::Result<()> {
         Err(io::Error::other(format!(
-            "a snapshot up to {meta} was offered: this release joins by the log alone"
+            "a snapshot up to {meta} was offered: members take them over at a start"
         )))
     }
 

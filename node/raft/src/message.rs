@@ -7,7 +7,8 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest, VoteResponse,
 };
 use unisondb_api::peer::envelope::{self, Damaged};
-use unisondb_types::Stamp;
+use unisondb_engine::backup::Parcel;
+use unisondb_types::{Lsn, Stamp};
 use unisondb_wal::Frame;
 
 use crate::entry::RaftEntry;
@@ -50,6 +51,18 @@ pub(crate) enum Request {
         to: u64,
         last: Option<At>,
     },
+    /// What you need next is purged here: get a parcel, from this leader. Asked again, until all up to
+    /// `needs` is there.
+    Snapshot { leader: Ballot, needs: At },
+    /// Give a piece of a parcel.
+    Fetch {
+        /// Every record up to this one has to be in it.
+        through: Lsn,
+        /// Of which; 0: of any.
+        number: u64,
+        /// From where on, in bytes.
+        offset: u64,
+    },
 }
 
 /// A candidate, and how far its log goes.
@@ -81,6 +94,14 @@ pub(crate) enum Reply {
     Transferred,
     /// It cannot.
     Failed(String),
+    /// All of that is there.
+    Has,
+    /// It is not; so many bytes of a parcel have arrived.
+    Lacks { bytes: u64 },
+    /// A parcel is being made: ask again.
+    Making,
+    /// What lies behind the header is a piece of this parcel; nothing does at its end.
+    Piece { number: u64, parcel: Parcel },
 }
 
 impl From<&LogId> for At {
@@ -120,6 +141,13 @@ impl From<Ballot> for Vote {
             committed: ballot.granted,
         };
         types::vote_of(&state).expect("somebody was voted for")
+    }
+}
+
+impl Ballot {
+    /// The member that leads by it, if one does.
+    pub(crate) fn leads(self) -> Option<u64> {
+        self.granted.then_some(self.candidate)
     }
 }
 
@@ -231,6 +259,11 @@ pub(crate) fn plain(header: &impl Encode) -> Bytes {
     envelope::encode(header, |_| ())
 }
 
+/// A message with bytes behind it.
+pub(crate) fn with_bytes(header: &impl Encode, bytes: &[u8]) -> Bytes {
+    envelope::encode(header, |out| out.extend_from_slice(bytes))
+}
+
 /// The header of a message, and the frames behind it.
 ///
 /// # Errors
@@ -256,7 +289,7 @@ mod tests {
     use super::*;
     use bytes::BytesMut;
     use proptest::prelude::*;
-    use unisondb_types::{Kind, Lsn, Record, Term};
+    use unisondb_types::{Kind, Record, SegmentId, Term};
 
     const LEADER: Ballot = Ballot {
         term: 3,
@@ -327,6 +360,21 @@ mod tests {
                 format!("03000000{ballot}080000000000000000"),
             ),
             (
+                plain(&Request::Snapshot {
+                    leader: LEADER,
+                    needs: PLACE,
+                }),
+                format!("04000000{ballot}{}", &place[2..]),
+            ),
+            (
+                plain(&Request::Fetch {
+                    through: Lsn::new(5),
+                    number: 6,
+                    offset: 7,
+                }),
+                "05000000050000000000000006000000000000000700000000000000".to_owned(),
+            ),
+            (
                 plain(&Reply::Voted {
                     ballot: LEADER,
                     last: None,
@@ -345,6 +393,30 @@ mod tests {
             (
                 plain(&Reply::Failed("no".to_owned())),
                 "0600000002000000000000006e6f".to_owned(),
+            ),
+            (plain(&Reply::Has), "07000000".to_owned()),
+            (
+                plain(&Reply::Lacks { bytes: 3 }),
+                "080000000300000000000000".to_owned(),
+            ),
+            (plain(&Reply::Making), "09000000".to_owned()),
+            (
+                plain(&Reply::Piece {
+                    number: 1,
+                    parcel: Parcel {
+                        lsn: Lsn::new(2),
+                        term: Term::new(3),
+                        snapshot_bytes: 4,
+                        segment: SegmentId::new(5),
+                        segment_bytes: 6,
+                    },
+                }),
+                format!(
+                    "0a000000{}",
+                    (1..=6)
+                        .map(|n| format!("{n:02x}00000000000000"))
+                        .collect::<String>()
+                ),
             ),
         ];
         for (bytes, header) in cases {

@@ -18,11 +18,20 @@ use unisondb_api::peer::{GroupId, Haste, Peer, PeerError};
 use unisondb_engine::Stand;
 
 use crate::log::LogReader;
-use crate::message::{self, Election, Reply, Request};
+use crate::message::{self, At, Ballot, Election, Reply, Request};
 use crate::reads::Reads;
-use crate::types::{Types, Vote};
+use crate::types::{self, LogId, Types, Vote};
 
 type Failure = RPCError<Types>;
+
+/// How long a member that lacks purged records may take to say how far it is.
+const ASK: Duration = Duration::from_secs(5);
+/// Between two questions how far it is.
+const AGAIN: Duration = Duration::from_millis(200);
+/// How long it is asked though it does not answer: it may be closed just now.
+const SILENCE: Duration = Duration::from_secs(60);
+/// How long it may get no further.
+const STANDSTILL: Duration = Duration::from_secs(600);
 
 /// Makes a way to each member.
 #[derive(Clone)]
@@ -142,6 +151,62 @@ impl Way {
     }
 }
 
+impl Way {
+    async fn until_it_has(
+        &self,
+        vote: &Vote,
+        needs: &LogId,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let shared = self.network.log.shared();
+        let (clock, wal) = (&shared.platform.clock, &shared.wal);
+        // What follows is what the member is sent then.
+        let (lsn, _) = types::position(needs);
+        let next = wal.segment_of(lsn.next());
+        let _hold = wal.hold("a member", next.unwrap_or_else(|| wal.active().id));
+        let message = message::plain(&Request::Snapshot {
+            leader: Ballot::from(vote),
+            needs: At::from(needs),
+        });
+        let mut heard = clock.monotonic();
+        let mut advanced = (heard, 0);
+        loop {
+            let reply = self
+                .call(message.clone(), RPCTypes::InstallSnapshot, ASK)
+                .await;
+            let now = clock.monotonic();
+            match reply {
+                Ok(Reply::Has) => return Ok(SnapshotResponse::new(*vote)),
+                Ok(Reply::Later(ballot)) => return Ok(SnapshotResponse::new(ballot.into())),
+                Ok(Reply::Lacks { bytes }) => {
+                    heard = now;
+                    if bytes != advanced.1 {
+                        advanced = (now, bytes);
+                    }
+                }
+                Ok(other) => {
+                    return Err(unreachable(&format!(
+                        "an answer to something else: {other:?}"
+                    )));
+                }
+                // It may be closed just now, to take over what it got.
+                Err(e) if now.saturating_sub(heard) > SILENCE => {
+                    return Err(unreachable(&e.to_string()));
+                }
+                Err(_) => {}
+            }
+            // So that what is held for it is held no longer.
+            if now.saturating_sub(advanced.0) > STANDSTILL {
+                return Err(unreachable("it gets no further"));
+            }
+            clock.sleep(AGAIN).await;
+        }
+    }
+}
+
+fn unreachable(why: &str) -> StreamingError<Types> {
+    StreamingError::Unreachable(Unreachable::from_string(why))
+}
+
 fn unexpected(reply: &Reply) -> Failure {
     RPCError::Network(NetworkError::from_string(format!(
         "an answer to something else: {reply:?}"
@@ -190,18 +255,22 @@ impl RaftNetworkV2<Types> for Way {
         self.elect(request, RPCTypes::Vote, option).await
     }
 
+    /// Has the member get a parcel, and waits until it has taken that over and has all that openraft's
+    /// handle stands for.
     async fn full_snapshot(
         &mut self,
-        _vote: Vote,
+        vote: Vote,
         snapshot: openraft::alias::SnapshotOf<Types, Stand>,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        let why = format!(
-            "member {} lacks records that are purged here, and a snapshot up to {} is not sent by this release",
-            self.to, snapshot.meta
-        );
-        Err(StreamingError::Unreachable(Unreachable::from_string(why)))
+        let needs = snapshot.meta.last_log_id;
+        let needs = needs.ok_or_else(|| unreachable("nothing has been flushed yet"))?;
+        tokio::select! {
+            biased;
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            got = self.until_it_has(&vote, &needs) => got,
+        }
     }
 
     async fn transfer_leader(

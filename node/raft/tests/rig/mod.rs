@@ -18,7 +18,7 @@ use unisondb_engine::Engine;
 use unisondb_engine::start::{self, Folders, Origin, Request};
 use unisondb_platform::memory::{self, InlineOffload, MemoryDisk, MemoryEntropy, Random};
 use unisondb_platform::{Clock, Platform};
-use unisondb_raft::{AcceptClock, Durability, Group, Parts};
+use unisondb_raft::{AcceptClock, Durability, Group, Parts, TakenOver};
 use unisondb_types::{Action, ClusterId, Command, Key, Lsn, Op, Stamp, Value};
 use unisondb_wal::Entry;
 
@@ -324,17 +324,39 @@ impl Cluster {
 
     /// One more member: a learner first, then a voter.
     pub async fn join(&mut self) {
+        let origin = self.origin().await;
+        self.begin_to_join(&origin).await;
+        self.vote_all().await;
+    }
+
+    /// What the group's log begins with.
+    pub async fn origin(&self) -> Origin {
+        let leader = self.leader().await;
+        let wal = self.members[leader].group().engine().wal();
+        Origin::of(&wal.read(Lsn::FIRST, 1).unwrap()[0].record).unwrap()
+    }
+
+    /// One more, which follows from now on.
+    pub async fn begin_to_join(&mut self, origin: &Origin) -> usize {
         let leader = self.leader().await;
         let group = self.members[leader].group().clone();
-        let first = group.engine().wal().read(Lsn::FIRST, 1).unwrap();
-        let origin = Origin::of(&first[0].record).unwrap();
         let number = self.members.len() as u64 + 1;
         let mut member = Member::new(self.seed * 10 + number, self.started);
-        let id = start::join(&member.platform(), &folders(), &origin).unwrap();
+        let id = start::join(&member.platform(), &folders(), origin).unwrap();
         member.start(&self.net).await;
         assert_eq!(member.id, id, "the id by which it is added");
-        group.add_learner(id).await.unwrap();
+        group.follow(id).await.unwrap();
         self.members.push(member);
+        self.members.len() - 1
+    }
+
+    /// All that follow vote, as soon as they have nearly all.
+    pub async fn vote_all(&self) {
+        let leader = self.leader().await;
+        let group = self.members[leader].group().clone();
+        for member in self.members.iter().filter(|m| m.id != group.own()) {
+            group.add_learner(member.id).await.unwrap();
+        }
         let voters = self.members.iter().map(|m| m.id).collect();
         group.set_voters(voters).await.unwrap();
     }
@@ -443,8 +465,56 @@ impl Cluster {
         failed
     }
 
+    /// Closes a member that a parcel has arrived at, has it taken over, and starts the member again.
+    pub async fn take_over(&mut self, n: usize) -> TakenOver {
+        let member = &mut self.members[n];
+        let Process { group, alive } = member.process.take().unwrap();
+        alive.store(false, Ordering::Relaxed);
+        self.net.members.lock().remove(&member.id);
+        group.halt().await;
+        let taken = group.take_over().unwrap();
+        drop(group.engine().clone().shut_down());
+        drop(group);
+        member.disk.freeze();
+        member.disk = member.disk.kill();
+        self.start(n).await;
+        taken
+    }
+
+    /// Takes over whatever has arrived anywhere; how often.
+    pub async fn take_over_all(&mut self) -> usize {
+        let mut taken = 0;
+        for n in 0..self.members.len() {
+            let member = &self.members[n];
+            if member.is_up() && *member.group().watch_arrived().borrow() {
+                taken += usize::from(self.take_over(n).await == TakenOver::AtTheStart);
+            }
+        }
+        taken
+    }
+
+    /// Brings a member's state into LMDB, and removes all from its log that may go. Gives the first
+    /// record that is left.
+    pub async fn purge(&self, n: usize) -> Lsn {
+        let group = self.members[n].group();
+        let (engine, wal) = (group.engine(), group.engine().wal());
+        if engine.flush().is_ok() {
+            let flushed = engine.positions().flushed;
+            let may_go = |s: &&unisondb_wal::SegmentInfo| s.last_lsn.is_some_and(|l| l <= flushed);
+            let segments = wal.segments();
+            let up_to = segments.iter().take_while(may_go).last().map(|s| s.id);
+            if let Some(up_to) = up_to
+                && let Some(last) = wal.purgeable(up_to)
+                && group.release(last).await
+            {
+                drop(wal.purge(up_to));
+            }
+        }
+        wal.first()
+    }
+
     /// Waits until all have the same log, applied and sealed as far as it can be; compares logs,
-    /// digests and the bytes of every sealed segment. Gives the log.
+    /// digests and the bytes of every sealed segment, as far as all have them. Gives that log.
     pub async fn agree(&self) -> Vec<Entry> {
         wait("equal logs", || async {
             let last = self.members.iter().map(|m| m.group().engine().wal().last());
@@ -460,14 +530,19 @@ impl Cluster {
             settled.then_some(())
         })
         .await;
-        let logs: Vec<Vec<Entry>> = self.members.iter().map(|m| all(m.group())).collect();
+        let mut logs: Vec<Vec<Entry>> = self.members.iter().map(|m| all(m.group())).collect();
+        let begin = logs.iter().filter_map(|log| log.first());
+        let begin = begin.map(|e| e.record.lsn).max();
+        for log in &mut logs {
+            log.retain(|e| Some(e.record.lsn) >= begin);
+        }
         let first = self.members[0].group().engine();
         for (member, log) in self.members.iter().zip(&logs) {
             assert_eq!(log, &logs[0], "member {}", member.id);
             let engine = member.group().engine();
             assert_eq!(engine.digest(None).unwrap(), first.digest(None).unwrap());
             for segment in first.wal().segments() {
-                if segment.digest.is_some() {
+                if segment.digest.is_some() && engine.wal().segment(segment.id).is_some() {
                     let sum = |wal: &unisondb_wal::Wal| wal.sha256(segment.id).unwrap();
                     assert_eq!(
                         sum(engine.wal()),
