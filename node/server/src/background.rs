@@ -2,7 +2,7 @@
 //! full disk, lets each log do what is due, and starts the [`scrub`].
 //!
 //! Promises: nothing is purged that is not sealed and flushed, nor the newest sealed segment, nor
-//! what a snapshot of the last hour or a hold needs (D10). Segments go by the age of their last
+//! what a snapshot of the last hour, a hold, or a member that is just being sent it needs (D10). Segments go by the age of their last
 //! record, by the time of their log: a wall clock that jumps ages nothing; when all logs together fill more than their share of the volume, the oldest go early,
 //! with a warning and `wal_purged_early_total`.
 
@@ -25,7 +25,7 @@ use crate::writer::Lane;
 const ROOM_EVERY: Duration = Duration::from_secs(1);
 /// How often transactions are looked through for those whose time is up.
 const EXPIRE_EVERY: Duration = Duration::from_secs(5);
-/// How often old segments are looked for.
+/// How often old segments are looked for; more often where they are kept for less.
 const PURGE_EVERY: Duration = Duration::from_secs(30);
 
 /// Starts all of it; each ends when `stop` turns true.
@@ -39,7 +39,8 @@ pub(crate) fn start(registry: &Registry, stop: &watch::Receiver<bool>) -> JoinSe
         make_room,
     ));
     tasks.spawn(repeat(registry.clone(), stop.clone(), EXPIRE_EVERY, expire));
-    tasks.spawn(repeat(registry.clone(), stop.clone(), PURGE_EVERY, purge));
+    let purge_every = PURGE_EVERY.min(config.wal_retention.max(ROOM_EVERY));
+    tasks.spawn(repeat(registry.clone(), stop.clone(), purge_every, purge));
     if !config.scrub_interval.is_zero() {
         tasks.spawn(scrub::segments(
             registry.clone(),
@@ -155,14 +156,52 @@ struct Candidate {
     age_micros: u64,
 }
 
-/// Removes what need not be kept.
-async fn purge(registry: Registry) {
-    let offload = &registry.platform_of().offload;
-    let task = registry.clone();
-    offload.blocking(move || purge_now(&task)).await;
+/// Segments that are to go from one log.
+struct Going {
+    lane: Arc<Lane>,
+    up_to: SegmentId,
+    /// Up to which they go before their time, if any do.
+    crowded: Option<SegmentId>,
 }
 
-fn purge_now(registry: &Registry) {
+/// Removes what need not be kept.
+async fn purge(registry: Registry) {
+    let offload = registry.platform_of().offload.clone();
+    let task = registry.clone();
+    let all = offload.blocking(move || chosen(&task)).await;
+    let share = registry.config().wal_retention_share.print();
+    for Going {
+        lane,
+        up_to,
+        crowded,
+    } in all
+    {
+        let wal = lane.engine().wal().clone();
+        let namespace = lane.engine().namespace();
+        let Some(last) = wal.purgeable(up_to) else {
+            continue;
+        };
+        // Nobody is sent them any more, or they stay until nobody is.
+        if !lane.group().release(last).await {
+            tracing::debug!(%namespace, %last, "old segments are in use");
+            continue;
+        }
+        let up_to = wal.segment_of(last).unwrap_or(up_to).min(up_to);
+        let remove = move || wal.purge(up_to);
+        match offload.blocking(remove).await {
+            Ok(gone) if gone.is_empty() => {}
+            Ok(gone) => {
+                tracing::info!(%namespace, segments = gone.len(), up_to = %up_to, "old segments removed");
+                if let Some(up_to) = crowded.filter(|id| gone.contains(id)) {
+                    early_purge(namespace, up_to, &share);
+                }
+            }
+            Err(error) => tracing::warn!(%namespace, %error, "old segments cannot be removed"),
+        }
+    }
+}
+
+fn chosen(registry: &Registry) -> Vec<Going> {
     let config = registry.config();
     let platform = registry.platform_of();
     let lanes = registry.lanes();
@@ -180,27 +219,20 @@ fn purge_now(registry: &Registry) {
     );
     let keep = micros(config.wal_retention);
     let (by_age, early) = choose(candidates, keep, held, most);
-    for (at, lane) in lanes.iter().enumerate() {
+    let mut all = Vec::new();
+    for (at, lane) in lanes.into_iter().enumerate() {
         let newest = |chosen: &[Candidate]| {
             let mine = chosen.iter().filter(|c| c.lane == at).map(|c| c.id);
             mine.max()
         };
         let (aged, crowded) = (newest(&by_age), newest(&early));
-        let Some(up_to) = aged.max(crowded) else {
-            continue;
-        };
-        let namespace = lane.engine().namespace();
-        match lane.engine().wal().purge(up_to) {
-            Ok(gone) if gone.is_empty() => {}
-            Ok(gone) => {
-                tracing::info!(%namespace, segments = gone.len(), up_to = %up_to, "old segments removed");
-                if let Some(up_to) = crowded.filter(|id| gone.contains(id)) {
-                    early_purge(namespace, up_to, &config.wal_retention_share.print());
-                }
-            }
-            Err(error) => tracing::warn!(%namespace, %error, "old segments cannot be removed"),
-        }
+        all.extend(aged.max(crowded).map(|up_to| Going {
+            lane,
+            up_to,
+            crowded,
+        }));
     }
+    all
 }
 
 fn early_purge(namespace: &Namespace, up_to: SegmentId, share: &str) {

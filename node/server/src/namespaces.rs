@@ -22,6 +22,10 @@ pub(crate) const RECOVERING: &str = "the namespace is being recovered";
 /// The same, while the disk is full.
 pub(crate) const NO_ROOM: &str = "waiting for room: the disk is full";
 
+/// What is done with a namespace whose log lacks what no other node has any more.
+pub(crate) const TAKING_OVER: &str =
+    "the namespace takes over a snapshot from another node, since it was away for long";
+
 /// How a namespace is.
 pub(crate) enum Slot {
     /// Something is being done with it.

@@ -126,7 +126,9 @@ async fn state(registry: &Registry, lane: &Arc<Lane>, stop: &watch::Receiver<boo
         let pace = |bytes: usize| {
             let pause =
                 Duration::from_secs(1).mul_f64(bytes as f64 / STATE_BYTES_PER_SECOND as f64);
-            let (pause, go_on) = (clock.sleep(pause), !*stop.borrow());
+            // Also where the namespace alone was closed: it is waited for.
+            let go_on = !*stop.borrow() && engine.stopped().is_none();
+            let pause = clock.sleep(pause);
             async move {
                 pause.await;
                 go_on

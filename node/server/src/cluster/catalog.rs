@@ -3,6 +3,7 @@
 //! | key | what | written by |
 //! | --- | --- | --- |
 //! | `wanted/ADDRESS` | a node that is to be taken in | the founder |
+//! | `origin` | the record that `_cluster` itself begins with | the founder; the leader of `_cluster` |
 //! | `founded` | all nodes of the founding vote | the leader of `_cluster` |
 //! | `node/ID` | a node that was taken in | the leader of `_cluster`; the node, where it is reached |
 //! | `removed/ID` | a node that was taken out | the leader of `_cluster` |
@@ -17,7 +18,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use unisondb_engine::{Engine, Scan};
-use unisondb_types::{Action, Condition, Key, Lsn, Namespace, Op, Value, limits};
+use unisondb_types::{Action, Condition, Key, LineageId, Lsn, Namespace, Op, Value, limits};
 
 use super::ways::Book;
 
@@ -65,12 +66,23 @@ pub(crate) struct NamespaceRow {
     /// no longer held.
     #[serde(default)]
     pub(crate) origin: String,
+    /// Its history, where nobody has that record any more: who joins begins with a snapshot.
+    #[serde(default)]
+    pub(crate) lineage: String,
     /// Segments of that name that were used before.
     #[serde(default)]
     pub(crate) ids_above: u64,
 }
 
 impl NamespaceRow {
+    /// The history that the cluster means by the name, once it is put down.
+    pub(crate) fn lineage(&self) -> Option<LineageId> {
+        match super::decode(&self.origin) {
+            Ok(origin) => Some(origin.lineage.lineage),
+            Err(_) => self.lineage.parse().ok(),
+        }
+    }
+
     /// One of them, and when it was written last.
     pub(crate) fn read(
         engine: &Engine,
@@ -93,6 +105,8 @@ pub(crate) struct MemberRow {
 /// All of it, at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Catalog {
+    /// What `_cluster` begins with, as [`origin`](super::origin) has it: kept when the log has it no more.
+    pub(crate) origin: String,
     pub(crate) founded: bool,
     pub(crate) wanted: BTreeSet<String>,
     pub(crate) nodes: BTreeMap<u64, NodeRow>,
@@ -130,6 +144,7 @@ impl Catalog {
         let mut words = key.splitn(3, '/');
         match (words.next(), words.next(), words.next()) {
             (Some("founded"), None, None) => self.founded = true,
+            (Some("origin"), None, None) => self.origin = parse(value)?,
             (Some("wanted"), Some(address), None) => {
                 self.wanted.insert(address.to_owned());
             }
@@ -217,6 +232,7 @@ fn node_id(text: &str) -> Result<u64, String> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum At<'a> {
     Founded,
+    Origin,
     Wanted(&'a str),
     Node(u64),
     Removed(u64),
@@ -228,6 +244,7 @@ impl At<'_> {
     pub(crate) fn key(&self) -> Key {
         let text = match self {
             At::Founded => "founded".to_owned(),
+            At::Origin => "origin".to_owned(),
             At::Wanted(address) => format!("wanted/{address}"),
             At::Node(id) => format!("node/{id:016x}"),
             At::Removed(id) => format!("removed/{id:016x}"),
@@ -297,6 +314,7 @@ mod tests {
     fn what_lies_in_the_catalog_is_read_and_what_is_unknown_is_passed_over() {
         let (users, mut catalog) = ("users".parse().unwrap(), Catalog::default());
         take(&mut catalog, &At::Founded, "true").unwrap();
+        take(&mut catalog, &At::Origin, r#""AQ==""#).unwrap();
         take(&mut catalog, &At::Wanted("h:1"), "true").unwrap();
         let node = r#"{"name":"n1","address":"h:1"}"#;
         take(&mut catalog, &At::Node(0xfe), node).unwrap();
@@ -307,6 +325,7 @@ mod tests {
         let later = Key::new("later/thing").unwrap();
         catalog.take(&later, b"\xff").unwrap();
 
+        assert_eq!(catalog.origin, "AQ==");
         assert!(catalog.founded && catalog.wanted.contains("h:1"));
         let row = &catalog.namespaces[&users];
         assert_eq!((row.fate, row.founder, row.ids_above), (Fate::Live, 254, 7));

@@ -98,9 +98,9 @@ async fn round(registry: &Registry, ways: &Ways, address: &str) -> Result<(), St
         return Err(format!("waiting for {at}, which founds the cluster"));
     }
     for lane in registry.lanes() {
-        if origin(lane.engine()).is_empty() {
+        if lane.engine().history().parent.is_some() {
             return Err(format!(
-                "the cluster is not founded: the log of namespace {} no longer reaches back to LSN 1, or began at a restore, and this release brings other nodes nothing but a whole log",
+                "the cluster is not founded: namespace {} began at a restore, and this release makes no cluster of that",
                 lane.engine().namespace()
             ));
         }
@@ -167,6 +167,8 @@ pub(super) async fn begin(
             leaving: false,
         },
     );
+    // Nobody is taken in without it, and the log does not keep it for ever.
+    change = change.put(&At::Origin, &origin(lane.engine()));
     for other in wanted.iter().filter(|wanted| *wanted != address) {
         change = change.put(&At::Wanted(other), &true);
     }
@@ -180,6 +182,7 @@ pub(super) async fn begin(
                     fate: Fate::Live,
                     founder: node,
                     origin: origin(lane.engine()),
+                    lineage: lane.engine().history().lineage.to_string(),
                     ids_above: 0,
                 },
             );

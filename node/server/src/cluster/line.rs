@@ -73,7 +73,7 @@ impl Work {
     }
 }
 
-/// Runs until it is dropped.
+/// Runs until it is dropped, or `_cluster` is closed here.
 pub(super) async fn run(registry: &Registry, ways: &Arc<Ways>, address: &str) {
     let clock = registry.platform_of().clock.clone();
     let Some(lane) = registry.lane(&Namespace::cluster()) else {
@@ -89,6 +89,10 @@ pub(super) async fn run(registry: &Registry, ways: &Arc<Ways>, address: &str) {
         address: address.to_owned(),
     };
     loop {
+        let now = registry.lane(&Namespace::cluster());
+        if !now.is_some_and(|now| Arc::ptr_eq(&now, &node.lane)) {
+            return;
+        }
         applied.borrow_and_update();
         match Catalog::read(node.lane.engine()) {
             Ok(catalog) => node.round(&Arc::new(catalog), &mut work),
@@ -223,6 +227,16 @@ impl Node {
             start("begin".to_owned(), Box::pin(doing));
             return;
         }
+        let begins = origin(self.lane.engine());
+        if catalog.origin.is_empty() && !begins.is_empty() {
+            // Of a cluster that was founded by a release which kept it in the log alone.
+            let node = self.clone();
+            let doing = async move {
+                let change = Change::default().only_if(&At::Origin, None);
+                node.change(change.put(&At::Origin, &begins)).await
+            };
+            start("origin".to_owned(), Box::pin(doing));
+        }
         for address in &catalog.wanted {
             let (node, address) = (self.clone(), address.clone());
             let name = format!("take in {address}");
@@ -325,7 +339,10 @@ impl Node {
 
     /// Takes a node in that is wanted.
     async fn take_in(&self, address: &str) -> Result<(), String> {
-        let origin = origin(self.lane.engine());
+        let mut origin = origin(self.lane.engine());
+        if origin.is_empty() {
+            origin = Catalog::read(self.lane.engine())?.origin;
+        }
         if origin.is_empty() {
             return Err("what _cluster begins with is no longer held here".to_owned());
         }

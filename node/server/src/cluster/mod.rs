@@ -57,6 +57,8 @@ use crate::writer::Lane;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks at what others do.
 const LOOK: Duration = Duration::from_millis(20);
+/// Between two looks whether a snapshot has arrived for a namespace.
+const LOOK_FOR_PARCELS: Duration = Duration::from_millis(200);
 /// Most namespaces that a cluster has.
 const NAMESPACES: usize = 1_000;
 
@@ -71,14 +73,29 @@ pub(crate) fn start(
     let (registry, ways, address) = (registry.clone(), ways.clone(), address.to_owned());
     let mut stop = stop.clone();
     tasks.spawn(async move {
+        let clock = registry.platform_of().clock.clone();
         let work = async {
-            found::run(&registry, &ways, &address).await;
-            line::run(&registry, &ways, &address).await;
+            loop {
+                // Closed while it takes over a snapshot: this node belongs to a cluster all the same.
+                let own = Namespace::cluster();
+                while registry.lane(&own).is_none() && ways.cluster().is_some() {
+                    clock.sleep(LOOK).await;
+                }
+                found::run(&registry, &ways, &address).await;
+                line::run(&registry, &ways, &address).await;
+            }
+        };
+        let take_over = async {
+            loop {
+                registry.take_over_what_has_arrived();
+                clock.sleep(LOOK_FOR_PARCELS).await;
+            }
         };
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => {}
             () = work => {}
+            () = take_over => {}
         }
     });
     tasks
@@ -253,6 +270,7 @@ async fn decide(registry: &Registry, lane: &Lane, ask: &Ask) -> Result<(), Write
                 fate: Fate::Creating,
                 founder: lane.group().own(),
                 origin: String::new(),
+                lineage: String::new(),
                 ids_above: known.map_or(0, |row| row.ids_above),
             }
         }

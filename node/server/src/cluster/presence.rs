@@ -1,10 +1,11 @@
 //! A namespace of the cluster on this node: had as the catalog means it, or discarded. Each step is by the row
 //! as it is now, and only as long as it stays so.
 
+use unisondb_api::peer::GroupId;
 use unisondb_http::Note;
-use unisondb_types::{LineageReason, Lsn, Namespace, SegmentId};
+use unisondb_types::{LineageId, LineageReason, Lsn, Namespace, SegmentId};
 
-use super::catalog::{At, Change, Fate, MemberRow, NamespaceRow};
+use super::catalog::{At, Catalog, Change, Fate, MemberRow, NamespaceRow};
 use super::line::Node;
 use super::{decode, origin};
 use crate::registry::Wanted;
@@ -33,8 +34,7 @@ impl Node {
     /// Whether what lies here is the history that the cluster means, and not one that was restored.
     fn is_meant(&self, lane: &Lane, row: &NamespaceRow) -> bool {
         let own = lane.engine().history().lineage;
-        let wanted = decode(&row.origin).map(|origin| origin.lineage.lineage);
-        wanted == Ok(own) && !self.registry.is_isolated(lane.engine())
+        row.lineage() == Some(own) && !self.registry.is_isolated(lane.engine())
     }
 
     /// Makes, joins or opens a namespace here, and says what it is. By the row as it is now, and only as
@@ -53,6 +53,8 @@ impl Node {
             None => {
                 let wanted = if !row.origin.is_empty() {
                     Wanted::Join(namespace.clone(), Box::new(decode(&row.origin)?))
+                } else if let Some(lineage) = row.lineage() {
+                    self.parcel(namespace, lineage)?
                 } else if is_founder && row.fate == Fate::Creating {
                     Wanted::Above(namespace.clone(), SegmentId::new(row.ids_above))
                 } else {
@@ -66,7 +68,7 @@ impl Node {
         };
         let at = At::Namespace(namespace);
         let begins = origin(lane.engine());
-        if row.origin.is_empty() && is_founder && !begins.is_empty() {
+        if row.lineage().is_none() && is_founder && !begins.is_empty() {
             row.origin = begins;
             let change = Change::default().only_if(&at, Some(written));
             return self.change(change.put(&at, &row)).await;
@@ -86,6 +88,16 @@ impl Node {
         self.change(change).await
     }
 
+    /// A snapshot to begin with, from a member that is set down: any has the same.
+    fn parcel(&self, namespace: &Namespace, lineage: LineageId) -> Result<Wanted, String> {
+        let catalog = Catalog::read(self.lane.engine())?;
+        let of = catalog.members.get(namespace).into_iter().flatten();
+        let mut others = of.filter(|(node, _)| **node != self.id());
+        let (_, member) = others.next().ok_or("no node has set down that it has it")?;
+        let namespace = namespace.clone();
+        Ok(Wanted::Parcel(GroupId { namespace, lineage }, *member))
+    }
+
     /// Another history lies here than the cluster has: of a namespace that was deleted and made again while
     /// this node knew nothing of it, which goes to the trash; or of one that was restored here, which stays.
     async fn not_meant(&self, lane: &Lane) -> Result<(), String> {
@@ -94,7 +106,7 @@ impl Node {
         let catalog = self.fresh().await?;
         let row = catalog.namespaces.get(namespace);
         let row = row.ok_or("it is no longer in the catalog")?;
-        if self.is_meant(lane, row) || row.origin.is_empty() {
+        if self.is_meant(lane, row) || row.lineage().is_none() {
             return Ok(());
         }
         let history = lane.engine().history();
@@ -126,7 +138,7 @@ impl Node {
             return Err("it is wanted again".to_owned());
         }
         if let Some(lane) = self.registry.lane(namespace) {
-            if !row.origin.is_empty() && !self.is_meant(&lane, &row) {
+            if row.lineage().is_some() && !self.is_meant(&lane, &row) {
                 return self.not_meant(&lane).await;
             }
             let discarded = self.registry.discard(namespace).await;

@@ -4,6 +4,7 @@
 //! Opening and deleting run as tasks of their own: a client that goes away in between leaves
 //! nothing half done, and those who ask meanwhile wait for the same task.
 
+mod again;
 mod host;
 mod life;
 mod opening;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use unisondb_api::Writer;
-use unisondb_api::peer::Card;
+use unisondb_api::peer::{Card, GroupId};
 use unisondb_engine::Engine;
 use unisondb_engine::start::{self, Origin, StartError};
 use unisondb_http::HostError;
@@ -74,8 +75,12 @@ pub(crate) enum Wanted {
     Above(Namespace, SegmentId),
     /// One with a folder of its own that is there.
     There(Namespace),
+    /// One that was open and is opened again; whether clients may write to it.
+    Again(Namespace, bool),
     /// One whose history was begun elsewhere: with this record.
     Join(Namespace, Box<Origin>),
+    /// One of which nobody has that record any more: with a snapshot of this history, from this member.
+    Parcel(GroupId, u64),
 }
 
 impl Wanted {
@@ -86,7 +91,9 @@ impl Wanted {
             Wanted::Folder(name)
             | Wanted::Above(name, _)
             | Wanted::There(name)
+            | Wanted::Again(name, _)
             | Wanted::Join(name, _) => Some(name),
+            Wanted::Parcel(group, _) => Some(&group.namespace),
         }
     }
 }

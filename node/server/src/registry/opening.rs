@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use unisondb_api::NoPeer;
+use unisondb_api::peer::GroupId;
+use unisondb_api::{NoPeer, Peer};
 use unisondb_engine::Engine;
 use unisondb_engine::start::{self, Folders, OnGap, Opened, Request, StartError};
 use unisondb_platform::{OffloadExt as _, Platform};
-use unisondb_raft::{AcceptClock, Durability};
+use unisondb_raft::{AcceptClock, Durability, first_parcel};
 use unisondb_types::SegmentId;
 
 use super::{Inner, ROOM_EVERY, Wanted};
@@ -103,6 +104,9 @@ impl Inner {
             Wanted::Join(_, origin) => Some(origin.clone()),
             _ => None,
         };
+        if let Wanted::Parcel(group, from) = wanted {
+            self.get_parcel(&folders, group, *from).await?;
+        }
         let mut opened = self
             .platform
             .offload
@@ -172,9 +176,11 @@ impl Inner {
                 Wanted::Flat(_) => true,
                 // What this node has alone it goes on with, until there is a cluster.
                 Wanted::There(namespace) => namespace.is_cluster() || !self.of_cluster,
+                Wanted::Again(_, open) => *open,
                 Wanted::Join(namespace, _)
                 | Wanted::Folder(namespace)
                 | Wanted::Above(namespace, _) => namespace.is_cluster() || self.ways.is_none(),
+                Wanted::Parcel(..) => false,
             },
         };
         let lane = Lane::start(&self.platform, home, opened, mode).await;
@@ -184,6 +190,32 @@ impl Inner {
             drop(shut_down.await);
         }
         lane
+    }
+
+    /// Has an empty folder begin with a snapshot. One that was killed meanwhile has it, or as good as nothing.
+    async fn get_parcel(
+        &self,
+        folders: &Folders,
+        group: &GroupId,
+        from: u64,
+    ) -> Result<(), StartError> {
+        let (platform, folders) = (self.platform.clone(), folders.clone());
+        if start::is_there(&platform, &folders)? {
+            return Ok(());
+        }
+        let Some(ways) = &self.ways else {
+            let why = "this node is none of several".to_owned();
+            return Err(StartError::Refused(why));
+        };
+        let peer: Arc<dyn Peer> = ways.clone();
+        let arrived = first_parcel(&platform, &peer, group, from, &folders.home).await;
+        let arrived = arrived.map_err(|e| StartError::Refused(e.to_string()))?;
+        let offload = platform.offload.clone();
+        let put_aside = move || {
+            start::prepare(&platform, &folders, arrived.parcel.term)?;
+            start::put_aside(&platform, &folders.home, arrived)
+        };
+        offload.blocking(put_aside).await
     }
 
     fn folders(&self, wanted: &Wanted) -> Folders {
@@ -237,7 +269,11 @@ impl Inner {
             ids_above: retired.max(above).max(config.first_segment_id.map(before)),
             create: match wanted {
                 Wanted::Folder(_) | Wanted::Above(..) => Some(self.directory.cluster()),
-                Wanted::Flat(_) | Wanted::There(_) | Wanted::Join(..) => None,
+                Wanted::Flat(_)
+                | Wanted::There(_)
+                | Wanted::Again(..)
+                | Wanted::Join(..)
+                | Wanted::Parcel(..) => None,
             },
         }
     }
