@@ -2,6 +2,7 @@
 //! log has shown. The operator works on the first of [`NAMESPACES`](super::NAMESPACES); what happens
 //! there must leave the other one as it is.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -22,6 +23,8 @@ pub struct Side {
     pub truth: Arc<Mutex<Truth>>,
     /// The lineages that it has lived in, in order.
     epochs: Arc<Mutex<Vec<Id>>>,
+    /// The newest record that each node's log had, by lineage.
+    ends: Arc<Mutex<BTreeMap<(String, Id), u64>>>,
 }
 
 impl Side {
@@ -30,6 +33,7 @@ impl Side {
             shared,
             truth: Arc::default(),
             epochs: Arc::default(),
+            ends: Arc::default(),
         }
     }
 
@@ -54,9 +58,31 @@ impl Side {
             true => Shown::All,
             false => Shown::Committed,
         };
+        if !self.is_alone() {
+            self.look_for_gap(node);
+        }
         let mut wrong = truth.collect_removed(removed, self.namespace());
         wrong.extend(truth.collect(&node.name, disk, self.namespace(), shown));
         wrong
+    }
+
+    /// A log that begins behind where it ended was begun anew behind a snapshot.
+    fn look_for_gap(&self, node: &Node) {
+        let log = node.log(self.namespace());
+        let Some(newest) = log.iter().max_by_key(|l| l.2.id) else {
+            return;
+        };
+        let own = log.iter().filter(|l| l.2.lineage == newest.2.lineage);
+        let lsns = own.flat_map(|l| l.2.records.iter().map(|r| r.lsn));
+        let (Some(first), Some(last)) = (lsns.clone().min(), lsns.max()) else {
+            return;
+        };
+        let key = (node.name.clone(), newest.2.lineage);
+        let before = self.ends.lock().insert(key, last);
+        if before.map_or(first > 1, |before| first > before + 1) {
+            let counters = &self.shared.counters;
+            counters.add("a node went on from another's snapshot");
+        }
     }
 
     /// How many writes were acknowledged.

@@ -170,6 +170,8 @@ impl Node {
             return Err("it was made meanwhile".to_owned());
         }
         row.founder = self.id();
+        // What the other may have made all the same has ids that nobody uses again (P12).
+        row.ids_above = SegmentId::new(row.ids_above).next_block().get();
         self.change(Change::default().only_if(&at, Some(written)).put(&at, &row))
             .await
     }
