@@ -3,6 +3,7 @@
 //! namespace and starts it again ([`Group::take_over`]).
 
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,11 @@ use crate::message::{self, Reply, Request};
 const PIECE: Duration = Duration::from_secs(10);
 /// How long a member is asked that does not answer.
 const SILENCE: Duration = Duration::from_secs(30);
+/// How long until it is tried again after it failed: for want of room, mostly.
+const REST: Duration = Duration::from_secs(10);
+/// How often it is said that what has arrived is still being verified, and how much is in that time.
+const SHOWN: Duration = Duration::from_secs(1);
+const VERIFIED_BYTES: u64 = 4 << 20;
 /// Between two questions to one that cannot answer yet.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -92,6 +98,9 @@ impl Group {
 
     /// A leader says that this member needs a parcel: gives how much has arrived.
     pub(crate) async fn get_parcel(&self, from: u64, through: Lsn) -> u64 {
+        // First: whoever gives this up leaves nothing behind that is being fetched by nobody.
+        let mut ends = self.ends.lock().await;
+        while ends.tasks.try_join_next().is_some() {}
         {
             let mut state = self.catch_up.state.lock();
             match *state {
@@ -100,7 +109,6 @@ impl Group {
                 State::Idle => *state = State::Fetching(0),
             }
         }
-        let mut ends = self.ends.lock().await;
         if !self.is_stopped() {
             ends.tasks.spawn(self.clone().fetch(from, through));
         }
@@ -136,6 +144,11 @@ impl Group {
                 let give_up = move || start::give_up(&platform, &home);
                 // What is left of it goes with the next try, or the next start.
                 drop(self.engine.platform().offload.blocking(give_up).await);
+                tokio::select! {
+                    biased;
+                    () = self.standing.stopping() => {}
+                    () = self.engine.platform().clock.sleep(REST) => {}
+                }
                 *self.catch_up.state.lock() = State::Idle;
             }
         }
@@ -197,7 +210,7 @@ impl Asked<'_> {
         says: &(dyn Fn(u64) + Sync),
     ) -> Result<Arrived, String> {
         let offload = &self.platform.offload;
-        let (number, parcel, mut piece) = self.piece(through, 0, 0).await?;
+        let (number, parcel, mut piece) = self.piece(through, 0, 0, says).await?;
         let (platform, folder) = (self.platform.clone(), home.to_owned());
         let begin = move || Incoming::begin(&platform, &folder, parcel);
         let mut incoming = offload.blocking(begin).await.map_err(|e| e.to_string())?;
@@ -212,11 +225,24 @@ impl Asked<'_> {
             if incoming.is_all_there() {
                 break;
             }
-            (_, _, piece) = self.piece(through, number, at).await?;
+            (_, _, piece) = self.piece(through, number, at, says).await?;
         }
         let GroupId { namespace, lineage } = self.group.clone();
         let finish = move || incoming.finish(&namespace, lineage, through);
-        offload.blocking(finish).await.map_err(|e| e.to_string())
+        let mut finished = pin!(offload.blocking(finish));
+        let all = parcel.bytes().unwrap_or_default();
+        let most = SILENCE.as_secs() + all / VERIFIED_BYTES;
+        let mut shown = 0;
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut finished => return done.map_err(|e| e.to_string()),
+                () = self.platform.clock.sleep(SHOWN), if shown < most => {
+                    shown += 1;
+                    says(all + shown);
+                }
+            }
+        }
     }
 
     /// One piece: asked for until there is one, or nobody has answered for long.
@@ -225,9 +251,11 @@ impl Asked<'_> {
         through: Lsn,
         number: u64,
         offset: u64,
+        says: &(dyn Fn(u64) + Sync),
     ) -> Result<(u64, Parcel, Bytes), String> {
         let clock = &self.platform.clock;
         let mut heard = clock.monotonic();
+        let mut made = 0;
         loop {
             let question = Request::Fetch {
                 through,
@@ -244,7 +272,12 @@ impl Asked<'_> {
                 .and_then(|bytes| envelope::decode::<Reply>(bytes).map_err(|e| e.to_string()));
             match decoded {
                 Ok((Reply::Piece { number, parcel }, bytes)) => return Ok((number, parcel, bytes)),
-                Ok((Reply::Making, _)) => heard = clock.monotonic(),
+                Ok((Reply::Making, _)) => {
+                    heard = clock.monotonic();
+                    // It gets further, though nothing arrives yet.
+                    made += 1;
+                    says(offset + made);
+                }
                 Ok((Reply::Failed(why), _)) => return Err(why),
                 Ok((other, _)) => return Err(format!("an answer to something else: {other:?}")),
                 Err(why) if clock.monotonic().saturating_sub(heard) > SILENCE => return Err(why),

@@ -30,6 +30,8 @@ const ASK: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_millis(200);
 /// How long it is asked though it does not answer: it may be closed just now.
 const SILENCE: Duration = Duration::from_secs(60);
+/// What a slow disk reads.
+const READ_BYTES_PER_SECOND: u64 = 16 << 20;
 /// How long it may get no further.
 const STANDSTILL: Duration = Duration::from_secs(600);
 
@@ -188,8 +190,8 @@ impl Way {
                         "an answer to something else: {other:?}"
                     )));
                 }
-                // It may be closed just now, to take over what it got.
-                Err(e) if now.saturating_sub(heard) > SILENCE => {
+                // It may be closed just now, to take over what it got: which is read whole then.
+                Err(e) if now.saturating_sub(heard) > SILENCE + reading(advanced.1) => {
                     return Err(unreachable(&e.to_string()));
                 }
                 Err(_) => {}
@@ -201,6 +203,11 @@ impl Way {
             clock.sleep(AGAIN).await;
         }
     }
+}
+
+/// How long a member may take to read so many bytes again.
+fn reading(bytes: u64) -> Duration {
+    Duration::from_secs(bytes / READ_BYTES_PER_SECOND)
 }
 
 fn unreachable(why: &str) -> StreamingError<Types> {

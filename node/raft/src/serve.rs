@@ -109,7 +109,9 @@ impl Group {
     async fn make(&self, through: Lsn) {
         let group = self.clone();
         let mut ends = self.ends.lock().await;
+        while ends.tasks.try_join_next().is_some() {}
         if self.is_stopped() {
+            self.parcels.0.lock().making = false;
             return;
         }
         ends.tasks.spawn(async move {
@@ -118,7 +120,15 @@ impl Group {
                 let platform = engine.platform();
                 (platform.clock.clone(), platform.offload.clone())
             };
-            let made = offload.blocking(move || engine.outgoing(through)).await;
+            // Nobody waits for it who stops: what is half made goes with the next one, or the next start.
+            let made = tokio::select! {
+                biased;
+                () = group.standing.stopping() => {
+                    group.parcels.0.lock().making = false;
+                    return;
+                }
+                made = offload.blocking(move || engine.outgoing(through)) => made,
+            };
             {
                 let mut shelf = group.parcels.0.lock();
                 shelf.making = false;

@@ -66,6 +66,7 @@ const REACHED_BY_SEVERAL: &[&str] = &[
     "a lost node was replaced",
     "a namespace was deleted",
     "a namespace was made",
+    "a node went on from another's snapshot",
     "a record of one leader gave way to another's",
     "a snapshot was archived",
     "a snapshot was taken without a leader",

@@ -28,6 +28,7 @@ mod wal;
 
 use std::path::PathBuf;
 
+pub(crate) use outgoing::PASSING;
 pub use outgoing::{Outgoing, Parcel};
 pub use snapshot::SnapshotFile;
 pub(crate) use status::Status;

@@ -19,7 +19,7 @@ use super::root::{Asked, Folder};
 use crate::Engine;
 
 /// Name of the file that the snapshot is made in, in the namespace's folder; it does not stay.
-const PASSING: &str = ".outgoing";
+pub(crate) const PASSING: &str = ".outgoing";
 
 /// What a parcel holds: the snapshot's bytes, then the segment's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]

@@ -148,6 +148,13 @@ impl Incoming {
                 trailer.namespace, trailer.lineage
             )));
         }
+        // It names the file that comes in place of the whole log.
+        if trailer.segment != parcel.segment {
+            return Err(refused(format!(
+                "it goes on in segment {}, not in {}",
+                trailer.segment, parcel.segment
+            )));
+        }
         if (trailer.lsn, trailer.term) != (parcel.lsn, parcel.term) || trailer.lsn < through {
             return Err(refused(format!(
                 "it stands at LSN {} of term {}, not at LSN {} of term {}, and LSN {through} is wanted",

@@ -16,6 +16,7 @@ use unisondb_types::SegmentId;
 use super::StartError;
 use super::files::Places;
 use super::incoming::remove;
+use crate::backup::PASSING;
 
 /// Whether a parcel is to be taken over.
 pub(super) fn is_wanted(disk: &dyn Disk, places: &Places) -> Result<bool, StartError> {
@@ -34,9 +35,14 @@ pub(super) fn take(disk: &dyn Disk, places: &Places) -> Result<(), StartError> {
         disk.remove_all(incoming)
             .map_err(|e| StartError::io(incoming, e))?;
     }
+    // One for another member that was never whole.
+    remove(disk, &places.home.join(format!("{PASSING}.tmp")))?;
     if !is_wanted(disk, places)? {
         return Ok(());
     }
+    // Its name may be in the page cache only: what goes from it now would be missed under the name before.
+    disk.sync_folder(&places.home)
+        .map_err(|e| StartError::io(&places.home, e))?;
     for folder in [&places.db, &places.wal] {
         disk.create_folders(folder)
             .map_err(|e| StartError::io(folder, e))?;

@@ -40,9 +40,15 @@ impl Origin {
 /// # Errors
 /// It cannot be looked at.
 pub fn is_there(platform: &Platform, folders: &Folders) -> Result<bool, StartError> {
-    let data = Places::of(&folders.home).data;
-    let found = platform.disk.exists(&data);
-    found.map_err(|e| StartError::io(&data, e))
+    let places = Places::of(&folders.home);
+    // Or a snapshot that the next opening takes over.
+    for path in [&places.data, &places.install] {
+        let found = platform.disk.exists(path);
+        if found.map_err(|e| StartError::io(path, e))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Makes the folder, or finds it made by an earlier call: gives the raft id by which it is to be
