@@ -55,6 +55,8 @@ pub struct Net {
     pub spoil: AtomicBool,
     /// How long what may wait for others does, in milliseconds.
     pub soon_millis: AtomicU64,
+    /// How long a message is under way at most, in microseconds.
+    pub travel_micros: AtomicU64,
     /// How many messages of each haste were sent: at once, soon.
     pub hastes: [AtomicU64; 2],
     seed: u64,
@@ -76,7 +78,8 @@ impl Line {
     /// How long a message is under way.
     async fn travel(&self) {
         let n = self.net.sent.fetch_add(1, Ordering::Relaxed);
-        let micros = Random::keyed(self.net.seed, b"message", n).below(20_000);
+        let most = self.net.travel_micros.load(Ordering::Relaxed);
+        let micros = Random::keyed(self.net.seed, b"message", n).below(most);
         tokio::time::sleep(Duration::from_micros(micros)).await;
     }
 }
@@ -297,6 +300,7 @@ impl Cluster {
             cut: Mutex::default(),
             spoil: AtomicBool::new(false),
             soon_millis: AtomicU64::new(10),
+            travel_micros: AtomicU64::new(20_000),
             hastes: Default::default(),
             seed,
             sent: AtomicU64::new(0),
