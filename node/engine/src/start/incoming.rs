@@ -263,20 +263,8 @@ pub fn give_up(platform: &Platform, home: &Path) -> Result<(), StartError> {
 /// # Errors
 /// [`StartError::Refused`] when there is a state in the folder already; the disk.
 pub fn prepare(platform: &Platform, folders: &Folders, term: Term) -> Result<u64, StartError> {
-    let places = Places::of(&folders.home);
+    let places = super::join::empty_folder(platform, folders)?;
     let disk = platform.disk.as_ref();
-    if super::is_there(platform, folders)? {
-        return Err(StartError::Refused(format!(
-            "{} is there already: only an empty folder joins",
-            places.data.display()
-        )));
-    }
-    for folder in [&places.wal, &places.db] {
-        disk.create_folders(folder)
-            .map_err(|e| StartError::io(folder, e))?;
-    }
-    disk.publish(&places.joined, b"")
-        .map_err(|e| StartError::io(&places.joined, e))?;
     let vote = match RaftStateFile::open(disk, &places.raft_state)? {
         Some(vote) if vote.state().term >= term => vote,
         // It has voted nowhere.

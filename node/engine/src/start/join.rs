@@ -51,6 +51,26 @@ pub fn is_there(platform: &Platform, folders: &Folders) -> Result<bool, StartErr
     Ok(false)
 }
 
+/// The folders of a namespace that there is no state of, and the mark that it joins a group. Before there is a
+/// vote: whoever has one here knows that it may not be the only voter.
+pub(super) fn empty_folder(platform: &Platform, folders: &Folders) -> Result<Places, StartError> {
+    let places = Places::of(&folders.home);
+    let disk = platform.disk.as_ref();
+    if is_there(platform, folders)? {
+        return Err(StartError::Refused(format!(
+            "{} is there already: only an empty folder joins",
+            places.data.display()
+        )));
+    }
+    for folder in [&places.wal, &places.db] {
+        disk.create_folders(folder)
+            .map_err(|e| StartError::io(folder, e))?;
+    }
+    disk.publish(&places.joined, b"")
+        .map_err(|e| StartError::io(&places.joined, e))?;
+    Ok(places)
+}
+
 /// Makes the folder, or finds it made by an earlier call: gives the raft id by which it is to be
 /// added to the group. Synced when it returns; [`open`](super::open) goes on from there.
 ///
@@ -65,21 +85,8 @@ pub fn join(platform: &Platform, folders: &Folders, origin: &Origin) -> Result<u
             parent.fork.next()
         )));
     }
-    let places = Places::of(&folders.home);
+    let places = empty_folder(platform, folders)?;
     let disk = platform.disk.as_ref();
-    if is_there(platform, folders)? {
-        return Err(StartError::Refused(format!(
-            "{} is there already: only an empty folder joins",
-            places.data.display()
-        )));
-    }
-    for folder in [&places.wal, &places.db] {
-        disk.create_folders(folder)
-            .map_err(|e| StartError::io(folder, e))?;
-    }
-    // Before there is a vote: whoever has one here knows that it may not be the only voter.
-    disk.publish(&places.joined, b"")
-        .map_err(|e| StartError::io(&places.joined, e))?;
     let vote = match RaftStateFile::open(disk, &places.raft_state)? {
         Some(vote) => vote,
         // A term at least that of the log, and nobody else's vote in it (D1).
