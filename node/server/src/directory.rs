@@ -73,6 +73,14 @@ pub enum DirectoryError {
     },
 }
 
+impl DirectoryError {
+    /// Whether there was no room for it.
+    pub(crate) fn is_full(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, DirectoryError::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
+    }
+}
+
 /// A data directory that this process holds.
 pub struct Directory {
     platform: Platform,
@@ -395,7 +403,7 @@ fn default_name(cluster: &ClusterId) -> String {
     }
 }
 
-fn io_error(path: &Path, source: io::Error) -> DirectoryError {
+pub(crate) fn io_error(path: &Path, source: io::Error) -> DirectoryError {
     let path = path.to_owned();
     match is_denied(&source) {
         true => DirectoryError::Permission(path),

@@ -1,6 +1,7 @@
 //! Making and discarding a namespace while the node runs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use unisondb_engine::Engine;
@@ -9,8 +10,12 @@ use unisondb_platform::{DiskExt as _, OffloadExt as _};
 use unisondb_types::Namespace;
 
 use super::{Inner, NAMESPACES, OnFailure, Registry, Wanted, close, open, wait};
+use crate::directory::io_error;
 use crate::namespaces::{Outcome, Slot};
 use crate::writer::Lane;
+
+/// How long until a namespace is tried to be deleted again that a full disk kept from it.
+const NO_ROOM: Duration = Duration::from_secs(1);
 
 impl Registry {
     /// Makes a namespace as `wanted` says, or waits for who does; one that is there is no error.
@@ -131,18 +136,25 @@ impl Inner {
         close(&self.platform, &lane).await;
         let highest = lane.engine().wal().segments().last().map(|s| s.id);
         drop(lane);
-        let inner = self.clone();
-        let name = namespace.clone();
-        let discarded = self.platform.offload.blocking(move || {
-            if let Some(highest) = highest {
-                inner
-                    .directory
-                    .retire(&name, highest)
-                    .map_err(|e| e.to_string())?;
+        let discarded = loop {
+            let (inner, name) = (self.clone(), namespace.clone());
+            let attempt = self.platform.offload.blocking(move || {
+                if let Some(highest) = highest {
+                    inner.directory.retire(&name, highest)?;
+                }
+                let home = inner.directory.home(&name);
+                inner.discard(&name).map_err(|e| io_error(&home, e))
+            });
+            // Where there is no room it waits for some: nothing has been moved.
+            match attempt.await {
+                Err(e) if e.is_full() && !*self.stopping.borrow() => {
+                    tracing::warn!(%namespace, error = %e, "no room to delete it yet: it is tried again");
+                    self.platform.clock.sleep(NO_ROOM).await;
+                }
+                done => break done,
             }
-            inner.discard(&name).map_err(|e| e.to_string())
-        });
-        match discarded.await {
+        };
+        match discarded {
             Ok(()) => {
                 tracing::info!(%namespace, "deleted: moved to the trash");
                 self.namespaces.put(&namespace, None);
