@@ -62,8 +62,8 @@ impl Standing {
         *self.stopping.borrow()
     }
 
-    /// Waits for [`stop`](Self::stop).
-    pub(crate) async fn stopping(&self) {
+    /// Waits until this member takes part no longer.
+    pub async fn stopping(&self) {
         let mut stopping = self.stopping.subscribe();
         // The sender is in `self`.
         drop(stopping.wait_for(|stop| *stop).await);

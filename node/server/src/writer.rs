@@ -322,6 +322,17 @@ impl Lane {
 
     /// Waits until what ended at or below `lsn` is sealed here.
     async fn sealed_through(&self, lsn: Lsn) -> Result<Sealed, WriteError> {
+        tokio::select! {
+            biased;
+            sealed = self.sealed_in_time(lsn) => sealed,
+            // Whoever waits holds the namespace, which is closed meanwhile: nothing more is applied to it.
+            () = self.group.standing().stopping() => {
+                Err(WriteError::Unavailable("the namespace is being closed".to_owned()))
+            }
+        }
+    }
+
+    async fn sealed_in_time(&self, lsn: Lsn) -> Result<Sealed, WriteError> {
         let wal = self.engine().wal();
         let mut sealed = self.engine().watch_sealed();
         let mut deadline = self.platform.clock.sleep(SEAL_WAIT);
